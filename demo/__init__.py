@@ -1,0 +1,1 @@
+"""What `make demo` shows: the real tap and a real PostgreSQL, with a simulated tenant."""
