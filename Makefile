@@ -1,0 +1,45 @@
+# Needs make and Python 3.10+ (or uv). Indexes, proxies and CAs: uv and pip read their own settings.
+
+PYTHON ?= python3
+# uv from PATH if it works there (a pyenv shim may not), else one of our own in the checkout.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+OWN_UV := $(filter .uv/bin/uv,$(UV))
+# Adds what a group lacks and removes nothing: one environment serves every target.
+RUN := $(UV) run --frozen --no-default-groups
+PYTEST := pytest -n auto --maxprocesses 4 --dist worksteal
+
+# The environment is the checkout's, whichever one is active.
+unexport VIRTUAL_ENV
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   a simulated tenant, five nights into a PostgreSQL, and what is missing where"
+	@echo "make test   every test, and those of every other Python on this machine"
+	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
+	@echo "make clean  remove what these made, uv included"
+
+demo: $(OWN_UV)
+	@$(RUN) --group demo python -m demo $(DEMO_OPTIONS)
+
+# The other Pythons first, so that the last line is that of the whole run.
+test: $(OWN_UV)
+	$(RUN) --group test python tests/every_python.py $(PYTEST) -m every_python
+	$(RUN) --group test $(PYTEST)
+
+lint: $(OWN_UV)
+	@unset UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL; set -x; $(UV) lock --check
+	$(RUN) --group dev ruff check .
+	$(RUN) --group dev ruff format --check .
+	$(RUN) --group dev mypy
+
+clean:
+	rm -rf .venv .uv .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "$(PYTHON) is not a Python 3.10 or newer: make PYTHON=/path/to/one, or install uv" >&2; exit 1; }
+	@echo "No uv here: installing one into .uv"
+	@$(PYTHON) -m venv --clear .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
