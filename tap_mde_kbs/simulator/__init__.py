@@ -1,1 +1,1 @@
-"""A Defender for Endpoint tenant on loopback, to build and test against without one."""
+

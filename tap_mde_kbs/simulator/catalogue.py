@@ -1,0 +1,141 @@
+"""The catalogue: which security updates Microsoft publishes, when, and for which products.
+
+Made from a seed, month by month, as far as somebody asks. Knows nothing of machines.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+
+Record = dict[str, object]
+
+#: Patch Tuesday is the second Tuesday of the month.
+TUESDAY = 1
+#: How many days of updates lie before the first day.
+HISTORY = 180
+#: The share of months with an update out of band, and of updates with `osBuild` as text.
+OUT_OF_BAND = 0.3
+BUILD_AS_TEXT = 0.1
+
+#: Windows as it is called in `productsNames`, with its build.
+WINDOWS = {
+    "windows_10": 19045,
+    "windows_11": 26100,
+    "windows_server_2016": 14393,
+    "windows_server_2019": 17763,
+    "windows_server_2022": 20348,
+    "windows_server_2025": 26100,
+}
+#: What else of Microsoft's a Windows machine may have; a month brings an update with this chance.
+SOFTWARE = {"office": 0.95, ".net_framework": 0.5, "sql_server": 0.2, "exchange_server": 0.2}
+CATALOGUE_URL = "https://catalog.update.microsoft.com/v7/site/Search.aspx?q=KB"
+
+
+def dice(*parts: object) -> random.Random:
+    """A generator of its own for every purpose, so that one draw more moves nothing else."""
+    seed = "/".join(str(part) for part in parts)
+    return random.Random(seed)  # noqa: S311 - a made-up fleet, nothing to keep secret
+
+
+def patch_tuesday(year: int, month: int) -> date:
+    """The second Tuesday of a month."""
+    first = date(year, month, 1)
+    return first + timedelta(days=(TUESDAY - first.weekday()) % 7 + 7)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One KB: `id` is its number without "KB", `published` a day of the fleet's calendar."""
+
+    id: str
+    published: int
+    products: tuple[str, ...]
+    cves: int
+    name: str | None
+    url: str | None
+    os_build: int | str | None
+    phase: float
+
+    @property
+    def product(self) -> str:
+        """The product that a machine must have to need this update."""
+        return self.products[0]
+
+    def row(self, missed_on: int) -> Record:
+        """The update as `getmissingkbs` serves it; `missed_on` is a count of machines."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "osBuild": self.os_build,
+            "productsNames": list(self.products),
+            "url": self.url,
+            "machineMissedOn": missed_on,
+            "cveAddressed": self.cves,
+        }
+
+
+@dataclass
+class Catalogue:
+    """All updates, oldest first, grown as time passes."""
+
+    seed: int
+    start: date
+    _updates: list[Update] = field(default_factory=list)
+    _applicable: dict[tuple[frozenset[str], int], tuple[Update, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        first = self.start - timedelta(days=HISTORY)
+        self._next = (first.year, first.month)
+
+    def published(self, day: int) -> list[Update]:
+        """What is published up to and with `day`."""
+        until = self.start + timedelta(days=day)
+        while self._next <= (until.year, until.month):
+            year, month = self._next
+            self._updates += self._month(year, month)
+            self._next = (year + month // 12, month % 12 + 1)
+        return [update for update in self._updates if update.published <= day]
+
+    def applicable(self, software: frozenset[str], day: int) -> tuple[Update, ...]:
+        """What a machine with this software may miss on `day`."""
+        key = (software, day)
+        if key not in self._applicable:
+            found = [update for update in self.published(day) if update.product in software]
+            self._applicable[key] = tuple(found)
+        return self._applicable[key]
+
+    def _month(self, year: int, month: int) -> list[Update]:
+        dates = dice(self.seed, "month", year, month)
+        tuesday = (patch_tuesday(year, month) - self.start).days
+        updates = [
+            self._update(year, month, position, tuesday, product)
+            for position, product in enumerate((*WINDOWS, *SOFTWARE))
+            if dates.random() < SOFTWARE.get(product, 1)
+        ]
+        if dates.random() < OUT_OF_BAND:
+            product = dates.choice(list(WINDOWS))
+            late = self._update(year, month, len(WINDOWS) + len(SOFTWARE), tuesday + 9, product)
+            # The catalogue is slow with these: no name and no link yet.
+            updates.append(replace(late, name=None, url=None, os_build=None))
+        return updates
+
+    def _update(self, year: int, month: int, position: int, day: int, product: str) -> Update:
+        draw = dice(self.seed, "update", year, month, position)
+        number = 5_030_000 + (year * 12 + month - 2023 * 12) * 300 + position * 20
+        number += draw.randrange(20)
+        build: int | str | None = WINDOWS.get(product)
+        if build is not None and draw.random() < BUILD_AS_TEXT:
+            build = f"10.0.{build}.{draw.randrange(1000, 7000)}"
+        products = (product, "edge") if build is not None and draw.random() < 1 / 2 else (product,)
+        return Update(
+            id=str(number),
+            published=day,
+            products=products,
+            cves=draw.randrange(20, 110) if product in WINDOWS else draw.randrange(1, 16),
+            name=f"{date(year, month, 1):%B %Y} Security Updates",
+            url=f"{CATALOGUE_URL}{number}",
+            os_build=build,
+            phase=draw.random(),
+        )

@@ -1,0 +1,191 @@
+"""Faults: what goes wrong, where, how often; by rule, or by chance with a seed.
+
+Declarative: this module decides which fault a request meets, and reads faults from text for the
+command line. What a fault does to the answer is up to `routes.py` and `server.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from tap_mde_kbs.simulator.catalogue import dice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+API, LIST, KBS, LOGIN = "/api/*", "/api/machines", "/api/machines/*/getmissingkbs", "*/token"
+#: Every kind of fault: where it strikes unless told otherwise, and what it is.
+KINDS: dict[str, tuple[str, str]] = {
+    "flapping": (KBS, "404 for a machine that exists, twice for each; then an answer"),
+    "not_found": (KBS, "404 for a machine that exists"),
+    "500": (API, "InternalServerError"),
+    "502": (API, "a gateway's HTML page"),
+    "503": (API, "a gateway's HTML page"),
+    "504": (API, "a gateway's HTML page"),
+    "reset": (API, "the connection is reset instead of an answer"),
+    "cut": (API, "the connection ends in the middle of the body"),
+    "html": (API, "200 with an HTML page"),
+    "garbage": (API, "200 with something that is called JSON and is none"),
+    "slow": (API, "the answer comes `seconds` late"),
+    "throttled": (API, "429 although the client kept to its share; Retry-After is `seconds`"),
+    "revoked": (API, "401, and every token given out so far is void"),
+    "forbidden": (API, "403: a role is missing"),
+    "unlicensed": (API, "403 with `No Tvm license`"),
+    "redirect": (API, "302 to `text`, another host"),
+    "not_a_list": (API, "`value` is no list"),
+    "not_an_object": (API, "a record is no object"),
+    "no_id": (API, "a record has no id"),
+    "leaving": (LIST, "a machine already read leaves while the list is walked: the rest shifts"),
+    "duplicate": (LIST, "a page begins with the last machine of the page before"),
+    "sign_in": (LOGIN, "Entra ID's error `code`"),
+}
+#: Kinds that strike each machine for itself, with how often.
+EACH = {"flapping": 2}
+#: Kinds that strike once unless told otherwise.
+ONCE = ("revoked", "leaving")
+RETRY_AFTER_FORMS = ("seconds", "date", "absent")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One rule.
+
+    Args:
+        kind: One of `KINDS`.
+        path: A pattern for the request's decoded path, with `*`; by default the kind's own.
+        machine: Only calls about this machine.
+        method: Only calls with this method.
+        times: It strikes so often; None: for ever. (`flapping`: twice for each path;
+            `revoked` and `leaving`: once.)
+        after: So many matching requests pass first.
+        chance: The share of matching requests that it strikes; of paths, with `each`.
+        each: Count `times` and `after`, and draw the chance, for each path by itself.
+        seconds: How long `slow` waits, or what Retry-After says.
+        retry_after: How `throttled` says it: "seconds", "date" or "absent".
+        code: The AADSTS number of `sign_in`.
+        status: Another status than the kind's own.
+        text: For `redirect` where to; else the body of `html` and `garbage`, the message of others.
+    """
+
+    kind: str
+    path: str = ""
+    machine: str | None = None
+    method: str | None = None
+    times: int | None = None
+    after: int = 0
+    chance: float = 1.0
+    each: bool = False
+    seconds: float = 1.0
+    retry_after: str = "seconds"
+    code: int = 7000215
+    status: int | None = None
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            message = f"There is no fault {self.kind!r}; there are {', '.join(KINDS)}."
+            raise ValueError(message)
+        if self.retry_after not in RETRY_AFTER_FORMS:
+            message = f"retry_after is one of {', '.join(RETRY_AFTER_FORMS)}."
+            raise ValueError(message)
+        if not 0 <= self.chance <= 1 or self.after < 0 or self.seconds < 0:
+            message = "chance is from 0 to 1, after and seconds are not negative."
+            raise ValueError(message)
+
+    def concerns(self, method: str, path: str, machine_id: str | None) -> bool:
+        """Whether it is about such a request at all."""
+        return (
+            fnmatchcase(path.lower(), (self.path or KINDS[self.kind][0]).lower())
+            and self.machine in (None, machine_id)
+            and self.method in (None, method)
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """A fault as written on a command line: `reset:chance=0.05,times=3`.
+
+        Raises:
+            ValueError: It says nothing that is understood; the message says what.
+        """
+        kind, _, options = text.partition(":")
+        fault = cls(kind.strip())
+        types = {item.name: str(item.type) for item in fields(cls) if item.name != "kind"}
+        for option in options.split(",") if options.strip() else ():
+            name, equals, value = (part.strip() for part in option.partition("="))
+            if not equals or name not in types:
+                message = f"{option.strip()!r} is not one of {', '.join(types)} with a value."
+                raise ValueError(message)
+            fault = replace(fault, **{name: _value(types[name], value)})
+        return fault
+
+
+def _value(type_: str, text: str) -> object:
+    if type_.startswith("int"):
+        return int(text)
+    if type_ == "float":
+        return float(text)
+    if type_ == "bool":
+        return text.lower() in ("1", "true", "yes")
+    return text
+
+
+class Faults:
+    """The faults of a tenant, to be changed at any time; the first that strikes is it.
+
+    Chance does not depend on how threads take turns: it is drawn from the seed, the fault, the
+    path, and how often that path was asked.
+    """
+
+    def __init__(self, faults: Iterable[Fault] = (), seed: int = 0) -> None:
+        self.seed = seed
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._seen: Counter[tuple[int, str]] = Counter()
+        self._matched: Counter[tuple[int, str]] = Counter()
+        self._struck: Counter[tuple[int, str]] = Counter()
+        self._offset = 0
+        self.add(*faults)
+
+    def __iter__(self) -> Iterable[Fault]:
+        return iter(list(self._faults))
+
+    def add(self, *faults: Fault) -> None:
+        """From now on these too."""
+        with self._lock:
+            self._faults.extend(faults)
+
+    def clear(self) -> None:
+        """From now on all is well."""
+        with self._lock:
+            self._offset += len(self._faults)
+            self._faults.clear()
+
+    def strike(self, method: str, path: str, machine_id: str | None = None) -> Fault | None:
+        """The fault that this request meets, counted as met."""
+        with self._lock:
+            for number, fault in enumerate(self._faults, self._offset):
+                if fault.concerns(method, path, machine_id) and self._strikes(number, fault, path):
+                    return fault
+        return None
+
+    def _strikes(self, number: int, fault: Fault, path: str) -> bool:
+        each = fault.each or fault.kind in EACH
+        key = (number, path if each else "")
+        times = fault.times
+        if times is None:
+            times = EACH.get(fault.kind, 1 if fault.kind in ONCE else None)
+        self._seen[number, path] += 1
+        draw = 0 if each else self._seen[number, path]
+        if dice(self.seed, number, path, draw).random() >= fault.chance:
+            return False
+        self._matched[key] += 1
+        if self._matched[key] <= fault.after:
+            return False
+        if times is not None and self._struck[key] >= times:
+            return False
+        self._struck[key] += 1
+        return True
