@@ -231,7 +231,7 @@ def _environment() -> dict[str, str]:
 
 def _make_cluster(binaries: Path, data: Path) -> None:
     options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-locale", "--no-sync"]
-    made = subprocess.run(  # noqa: S603 - a program found by find_binaries
+    made = subprocess.run(
         [binaries / "initdb", f"--pgdata={data}", *options],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -257,7 +257,7 @@ def _free_port() -> int:
 def _spawn(binaries: Path, data: Path, port: int) -> subprocess.Popen[bytes]:
     settings = [f"--{name}={value}" for name, value in OPTIONS.items()]
     with _log_of(data).open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 - a program found by find_binaries
+        return subprocess.Popen(
             [binaries / "postgres", "-D", data, "-p", str(port), *settings],
             stdin=subprocess.DEVNULL,
             stdout=log,

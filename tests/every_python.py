@@ -36,7 +36,7 @@ def search_path() -> str:
 
 def installed(uv: str) -> dict[str, str]:
     """The CPythons of this machine that uv finds: "3.10" and the like, with one path each."""
-    listed = subprocess.run(  # noqa: S603 - uv
+    listed = subprocess.run(
         [uv, "python", "list", "--only-installed", "--output-format", "json"],
         env={**os.environ, "PATH": search_path()},
         capture_output=True,
@@ -67,7 +67,7 @@ def main(command: list[str]) -> int:
     for version in others:
         say(f"Python {version}: {found[version]}")
         run = [uv, *ISOLATED, "--python", found[version], *command]
-        status = subprocess.run(run, check=False).returncode  # noqa: S603 - uv
+        status = subprocess.run(run, check=False).returncode
         if status != 0:
             return status
     if not others:

@@ -102,7 +102,7 @@ def test_the_psql_command_opens_it() -> None:
     with postgres() as running:
         command = running.psql_command
         assert command is not None
-        shown = subprocess.run(  # noqa: S603 - the command under test
+        shown = subprocess.run(
             [*shlex.split(command), "-Atc", "SELECT current_user"],
             capture_output=True,
             text=True,
@@ -128,7 +128,7 @@ def test_it_goes_on_ctrl_c(temporary: Path) -> None:
         "    print(running.port, flush=True)\n"
         "    time.sleep(60)\n"
     )
-    with subprocess.Popen(  # noqa: S603 - this very Python
+    with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
