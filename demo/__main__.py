@@ -60,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="tap-mde-kbs-demo-") as folder:
             show(Path(folder), console, wait=wait)
     except (PostgresError, PipelineError) as error:
-        Console(stderr=True, highlight=False).print(str(error), style="red", markup=False)
+        Console(stderr=True, highlight=False).print(
+            str(error), style="red", markup=False, soft_wrap=True
+        )
         return 1
     except KeyboardInterrupt:
         console.print("\nStopped; all of it is gone.")

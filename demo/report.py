@@ -50,10 +50,13 @@ def show(connection: Connection[Any], console: Console) -> None:
         most_missed(query(connection, "most_missed")),
         groups(query(connection, "groups")),
         nights(query(connection, "nights")),
-        unanswered(query(connection, "unanswered"), query(connection, "skipped")),
+        unanswered(query(connection, "unanswered")),
     ):
         console.print(table)
         console.print()
+    counts = [f"{row.machines} {row.onboarding_status}" for row in query(connection, "skipped")]
+    told = ", ".join(counts) or "none"
+    console.print(f"Not asked, since not onboarded: {told}\n", style="dim", markup=False)
 
 
 def most_missed(rows: Iterable[Any]) -> Table:
@@ -111,7 +114,7 @@ def nights(rows: Iterable[Any]) -> Table:
     return table
 
 
-def unanswered(rows: Iterable[Any], skipped: Iterable[Any]) -> Table:
+def unanswered(rows: Iterable[Any]) -> Table:
     """Machines that nobody could ask last night, and why."""
     table = _table("Machines nobody could ask last night")
     _columns(table, "Machine", "Device group", "Why", right=("Last answer",))
@@ -119,9 +122,6 @@ def unanswered(rows: Iterable[Any], skipped: Iterable[Any]) -> Table:
     for row in rows:
         why = reasons.get(row.outcome, row.outcome)
         table.add_row(escape(row.machine), escape(row.device_group), why, _day(row.last_answered))
-    table.caption = "Not asked, since they are not onboarded: " + (
-        ", ".join(f"{row.machines} {escape(row.onboarding_status)}" for row in skipped) or "none"
-    )
     return table
 
 
