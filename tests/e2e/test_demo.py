@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from demo.__main__ import MACHINES, NIGHTS, SEED, faults_of
 from tap_mde_kbs.simulator import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 Pairs = set[tuple[str, str]]
@@ -104,44 +110,57 @@ class Shown:
         return [re.split(r" {2,}", line.strip()) for line in rows.splitlines() if line.strip()]
 
 
-def git_status() -> str:
-    """What git sees of the checkout."""
+@contextmanager
+def place() -> Iterator[tuple[dict[str, str], Callable[[], list[str]]]]:
+    """An environment with a temporary folder of its own, and a way to see what is left there."""
+    before = strangers()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL of root's runs as somebody else
+
+        def left() -> list[str]:
+            found = [each.name for each in Path(folder).iterdir()]
+            found += [process for process in processes() if folder in process]
+            return found + [name for name in strangers() if name not in before]
+
+        yield {**os.environ, "TMPDIR": folder, "TAP_MDE_KBS_CLOUD": "dod"}, left
+
+
+def strangers() -> list[str]:
+    """What git sees in the checkout and does not know."""
     return subprocess.run(
-        ["git", "status", "--porcelain"],  # noqa: S607 - whichever git there is
+        ["git", "ls-files", "--others", "--exclude-standard"],  # noqa: S607 - whichever git there is
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-    ).stdout
+    ).stdout.splitlines()
+
+
+def processes() -> list[str]:
+    """The command lines of what runs on this machine."""
+    return subprocess.run(
+        ["ps", "-eo", "args"],  # noqa: S607 - whichever ps there is
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
 def shown() -> Shown:
-    """The real thing, once, without a terminal and 100 columns wide."""
-    before = git_status()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)  # PostgreSQL of root's runs as somebody else
+    """The real thing, once, without a terminal."""
+    with place() as (environment, left):
         run = subprocess.run(
             [sys.executable, "-m", "demo", "--no-wait"],
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": folder, "COLUMNS": "100", "TAP_MDE_KBS_CLOUD": "dod"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             encoding="utf-8",
             check=False,
         )
-        processes = subprocess.run(
-            ["ps", "-eo", "args"],  # noqa: S607 - whichever ps there is
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        left = [each.name for each in Path(folder).iterdir()]
-        left += [process for process in processes if folder in process]
-    if git_status() != before:
-        left.append("something that git sees")
-    return Shown(run.returncode, run.stdout, run.stderr, left)
+        return Shown(run.returncode, run.stdout, run.stderr, left())
 
 
 def test_it_works_and_leaves_nothing(shown: Shown) -> None:
@@ -191,3 +210,25 @@ def test_machines_nobody_could_ask(shown: Shown, truth: Truth) -> None:
     assert sum(int(count) for count in re.findall(r"\d+", told[0])) == len(
         truth.fleet.listed()
     ) - len(truth.fleet.missing())
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing() -> None:
+    """Tap, target, database and simulator go with it."""
+    with place() as (environment, left):
+        with subprocess.Popen(
+            [sys.executable, "-m", "demo"],
+            cwd=ROOT,
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        ) as process:
+            assert process.stdout is not None
+            assert any(line.startswith("Night 1") for line in process.stdout)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=30)
+        assert (process.returncode, stderr) == (130, "")
+        assert "all of it is gone" in stdout
+        assert not left()
