@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "not_an_object": (API, "a record is no object"),
     "no_id": (API, "a record has no id"),
     "leaving": (LIST, "a machine already read leaves while the list is walked: the rest shifts"),
-    "duplicate": (LIST, "a page begins with the last machine of the page before"),
+    "duplicate": (LIST, "a page begins with the last machine of the page before; the rest shifts"),
     "sign_in": (LOGIN, "Entra ID's error `code`"),
 }
 #: Kinds that strike each machine for itself, with how often.

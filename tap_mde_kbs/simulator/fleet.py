@@ -82,6 +82,7 @@ class Fleet:
         self._kb_changes: dict[str, Record] = {}
         self._installs: dict[str, dict[str, History[bool]]] = {}
         self._shown: dict[str, History[bool]] = {}
+        self._repeated: set[str] = set()
         self._cache: dict[tuple[object, ...], object] = {}
         self._arrive()
 
@@ -274,6 +275,12 @@ class Fleet:
             self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
             self._touch()
 
+    def repeat(self, machine_id: str) -> None:
+        """The listing has this machine twice in a row, and the rest one place later."""
+        with self._lock:
+            self._repeated.add(self._by_id[machine_id].id)
+            self._touch()
+
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""
         self._show(machine_ids, shown=False)
@@ -347,14 +354,12 @@ class Fleet:
             self._touch()
 
     def _with_duplicates(self, ids: tuple[str, ...]) -> list[str]:
-        if not self.duplicates:
-            return list(ids)
-        every = max(1, round(1 / self.duplicates))
-        twice = {id_ for id_ in ids if self._by_id[id_].index % every == every // 4}
+        every = max(1, round(1 / self.duplicates)) if self.duplicates else 0
+        twice = {id_ for id_ in ids if every and self._by_id[id_].index % every == every // 4}
         listing: list[str] = []
         due: list[str] = []
         for position, id_ in enumerate(ids):
-            listing.append(id_)
+            listing.extend([id_, id_] if id_ in self._repeated else [id_])
             due.extend([id_] if id_ in twice else [])
             if due and position % DUPLICATE_DISTANCE == DUPLICATE_DISTANCE - 1:
                 listing.extend(due)

@@ -173,7 +173,10 @@ class Identity:
         client, secret = request.form.get("client_id"), request.form.get("client_secret")
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
-            text = base64.b64decode(encoded).decode("utf-8", "replace")
+            try:
+                text = base64.b64decode(encoded).decode("utf-8", "replace")
+            except ValueError as error:
+                raise Refused(7000218) from error
             client, secret = (unquote_plus(part) for part in text.partition(":")[::2])
         if (client or "").lower() != self.client_id:
             raise Refused(700016)
@@ -212,6 +215,8 @@ class Identity:
             "exp": now + int(self.token_life),
             "uti": _base64(uuid.uuid4().bytes),
         }
+        if not self.roles:
+            del claims["roles"]
         parts = ({"typ": "JWT", "alg": "HS256"}, claims)
         signed = ".".join(_base64(json.dumps(part).encode()) for part in parts)
         key = self.client_secret.encode()
