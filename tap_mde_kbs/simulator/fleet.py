@@ -73,9 +73,7 @@ class Fleet:
         self._catalogue = Catalogue(self.seed, self.start)
         self._arrived_until = 0
         self._arrival_phase = dice(self.seed, "arrivals").random()
-        self._devices = [
-            make_device(self.seed, index, 0, self.discovered) for index in range(self.machines)
-        ]
+        self._devices = [make_device(self.seed, index, 0, self.discovered) for index in range(self.machines)]
         self._added: list[Device] = []
         self._by_id = {device.id: device for device in self._devices}
         self._changes: dict[str, History[Record]] = {}
@@ -123,9 +121,7 @@ class Fleet:
             key = ("listed", self.version, day)
             if key not in self._cache:
                 self._cache[key] = tuple(
-                    device.id
-                    for device in (*self._devices, *self._added)
-                    if self._is_listed(device, day)
+                    device.id for device in (*self._devices, *self._added) if self._is_listed(device, day)
                 )
             found = self._cache[key]
             return found if isinstance(found, tuple) else ()
@@ -168,10 +164,7 @@ class Fleet:
         """The truth: what each listed and onboarded machine misses, today or on a past day."""
         day = self._day(day)
         with self._lock:
-            return {
-                id_: frozenset(update.id for update in self._missing(id_, day))
-                for id_ in self.onboarded(day)
-            }
+            return {id_: frozenset(update.id for update in self._missing(id_, day)) for id_ in self.onboarded(day)}
 
     def missing_kbs(self, machine_id: str) -> list[Record]:
         """The rows that `getmissingkbs` serves today; none for a machine that is not assessed.
@@ -185,10 +178,7 @@ class Fleet:
             if not self._is_onboarded(machine_id, self.day):
                 return []
             missed_on = self.missed_on()
-            return [
-                self._row(update, missed_on[update.id])
-                for update in self._missing(machine_id, self.day)
-            ]
+            return [self._row(update, missed_on[update.id]) for update in self._missing(machine_id, self.day)]
 
     def kb(self, kb_id: str) -> Record:
         """An update that is published by today, as a row of an answer.
@@ -225,10 +215,7 @@ class Fleet:
         """On how many machines a product misses an update, and on how many it is installed."""
         with self._lock:
             having = [id_ for id_ in self.onboarded() if product in self._by_id[id_].software]
-            exposed = sum(
-                any(product in update.products for update in self._missing(id_, self.day))
-                for id_ in having
-            )
+            exposed = sum(any(product in update.products for update in self._missing(id_, self.day)) for id_ in having)
             return exposed, len(having)
 
     # What a test does by hand

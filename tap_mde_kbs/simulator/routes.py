@@ -120,9 +120,7 @@ class Tenant:
 
     def _fault(self, request: Request, entry: Entry) -> Fault | None:
         path = "/" + "/".join(request.segments)
-        fault = self.faults.strike(
-            request.method, path, entry.machine_id, walking=_skip(request) > 0
-        )
+        fault = self.faults.strike(request.method, path, entry.machine_id, walking=_skip(request) > 0)
         entry.fault = fault.kind if fault else None
         return fault
 
@@ -201,8 +199,7 @@ class Tenant:
         size = self._size(options)
         payload: Record = {"@odata.count": len(ids)} if options.count else {}
         payload["value"] = [
-            options.project(record)
-            for record in self._records(ids[options.skip : options.skip + size])
+            options.project(record) for record in self._records(ids[options.skip : options.skip + size])
         ]
         after = options.skip + size
         if options.top is None and after < len(ids):

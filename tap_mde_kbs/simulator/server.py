@@ -55,9 +55,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Connection)
-        self._thread = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="mde-simulator"
-        )
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="mde-simulator")
 
     @property
     def port(self) -> int:
@@ -90,9 +88,7 @@ class Server(socketserver.ThreadingTCPServer):
             return
         try:
             request.settimeout(PATIENCE)
-            secured = self.context.wrap_socket(
-                request, server_side=True, do_handshake_on_connect=False
-            )
+            secured = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         except OSError:
             request.close()
             return

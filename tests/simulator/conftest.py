@@ -20,7 +20,7 @@ def opened() -> Iterator[Callable[..., Door]]:
     """Open a simulator with these options; the door to it is not signed in yet."""
     with ExitStack() as stack:
 
-        def open_door(fleet: Fleet | None = None, **options: Any) -> Door:  # noqa: ANN401 - the simulator's
+        def open_door(fleet: Fleet | None = None, **options: Any) -> Door:
             simulator = Simulator(fleet or Fleet(40, seed=1), **options)
             return stack.enter_context(Door(simulator))
 

@@ -43,6 +43,8 @@ class Door:
 
     def sign_in(self, scope: str = SCOPE) -> Self:
         """Use a new token from now on."""
+        # The old one is the API's alone.
+        self.session.headers.pop("Authorization", None)
         token = self.token(scope).json()["access_token"]
         self.session.headers["Authorization"] = f"Bearer {token}"
         return self
@@ -50,10 +52,7 @@ class Door:
     def get(self, path: str, **params: object) -> requests.Response:
         """Ask the API; `top=5` is `$top=5`."""
         url = path if path.startswith("https:") else f"{self.simulator.url}{path}"
-        query = {
-            "pageSize" if name == "pageSize" else f"${name}": str(text)
-            for name, text in params.items()
-        }
+        query = {"pageSize" if name == "pageSize" else f"${name}": str(text) for name, text in params.items()}
         return self.session.get(url, params=query, timeout=10, allow_redirects=False)
 
     def ids(self, **params: object) -> list[str]:

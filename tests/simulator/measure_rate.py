@@ -44,9 +44,7 @@ def sign_in(environment: Environment) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Accept-Encoding": "deflate"}
 
 
-def ask(
-    environment: Environment, headers: dict[str, str], seconds: float, total: list[int]
-) -> None:
+def ask(environment: Environment, headers: dict[str, str], seconds: float, total: list[int]) -> None:
     """Ask for one machine after the other on one connection."""
     connection = connect(environment)
     connection.request("GET", "/api/machines", headers=headers | {"Accept-Encoding": "identity"})
@@ -61,9 +59,7 @@ def ask(
     connection.close()
 
 
-def client(
-    environment: Environment, connections: int, seconds: float, results: multiprocessing.Queue[int]
-) -> None:
+def client(environment: Environment, connections: int, seconds: float, results: multiprocessing.Queue[int]) -> None:
     """One process of clients."""
     headers, total = sign_in(environment), list[int]()
     arguments = (environment, headers, seconds, total)

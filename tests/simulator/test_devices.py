@@ -48,8 +48,7 @@ def test_ids_come_in_every_form() -> None:
         "guid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     }
     counts = Counter(
-        next(name for name, form in forms.items() if form.fullmatch(str(machine["id"])))
-        for machine in MACHINES
+        next(name for name, form in forms.items() if form.fullmatch(str(machine["id"]))) for machine in MACHINES
     )
     assert set(counts) == set(forms)
     assert counts["hex"] > 1800

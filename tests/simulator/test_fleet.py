@@ -121,13 +121,9 @@ def test_machines_come_go_quiet_and_leave() -> None:
         fleet.machine(gone)
     with pytest.raises(KeyError):
         fleet.missing_kbs(gone)
-    quiet = [
-        fleet.machine(id_) for id_ in after if fleet.machine(id_)["healthStatus"] == "Inactive"
-    ]
+    quiet = [fleet.machine(id_) for id_ in after if fleet.machine(id_)["healthStatus"] == "Inactive"]
     assert quiet
-    assert all(
-        str(machine["lastSeen"])[:10] < "2026-02-27" for machine in quiet if machine["lastSeen"]
-    )
+    assert all(str(machine["lastSeen"])[:10] < "2026-02-27" for machine in quiet if machine["lastSeen"])
 
 
 def test_the_share_of_discovered_devices_can_be_chosen() -> None:

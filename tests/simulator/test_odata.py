@@ -105,13 +105,13 @@ def test_a_filter_does_not_hold(text: str) -> None:
     ],
 )
 def test_a_bad_filter_is_refused(text: str) -> None:
-    with pytest.raises(ODataError, match="."):
+    with pytest.raises(ODataError, match=r"\w"):
         Filter(text)
 
 
 def test_a_filter_bears_values_of_any_type() -> None:
     for value in (None, 5, "text", ["x"]):
-        strange = {name: value for name in MACHINE}
+        strange: Record = dict.fromkeys(MACHINE, value)
         for text in ("lastSeen gt 2026-01-01", "id gt 'a'", "rbacGroupId lt 7"):
             assert Filter(text).matches(strange) in (True, False)
 
@@ -145,9 +145,7 @@ def test_bad_options_are_refused(query: list[tuple[str, str]]) -> None:
 
 
 def test_options_are_read_and_strangers_named() -> None:
-    options = Options.read(
-        [("$top", "5"), ("$skip", "7"), ("$count", "true"), ("pageSize", "3"), ("foo", "bar")]
-    )
+    options = Options.read([("$top", "5"), ("$skip", "7"), ("$count", "true"), ("pageSize", "3"), ("foo", "bar")])
     assert (options.top, options.skip, options.count, options.page_size) == (5, 7, True, 3)
     assert options.unknown == ["foo"]
 

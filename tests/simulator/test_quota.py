@@ -22,9 +22,7 @@ class Clock:
         return self.now
 
 
-LIMITS = st.lists(
-    st.tuples(st.integers(1, 6), st.sampled_from([1.0, 2.5, 10.0])), min_size=1, max_size=2
-)
+LIMITS = st.lists(st.tuples(st.integers(1, 6), st.sampled_from([1.0, 2.5, 10.0])), min_size=1, max_size=2)
 GAPS = st.lists(st.sampled_from([0.0, 0.1, 0.25, 1.0, 3.0, 10.0]), max_size=60)
 
 
@@ -54,9 +52,7 @@ def test_no_window_ever_holds_more_than_its_limit_and_room_is_never_refused(
 
 
 @given(LIMITS, GAPS)
-def test_who_waits_as_told_is_admitted_and_breaks_nothing(
-    limits: list[tuple[int, float]], gaps: list[float]
-) -> None:
+def test_who_waits_as_told_is_admitted_and_breaks_nothing(limits: list[tuple[int, float]], gaps: list[float]) -> None:
     clock = Clock()
     quota = Quota(tuple(limits), clock)
     for gap in gaps:
