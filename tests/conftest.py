@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psycopg2
 import pytest
 
 from demo.postgres import Postgres
@@ -51,7 +54,20 @@ def simulate() -> Iterator[StartSimulator]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL for the session; each test takes a schema of its own."""
-    with throw_away_postgres() as database:
-        yield database
+def _server() -> Iterator[Postgres]:
+    """A PostgreSQL for the session."""
+    with throw_away_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_server: Postgres) -> Postgres:
+    """An empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection = psycopg2.connect(_server.url)
+    connection.autocommit = True  # CREATE DATABASE takes no transaction
+    try:
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+    finally:
+        connection.close()
+    return dataclasses.replace(_server, database=name)
