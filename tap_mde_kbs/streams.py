@@ -43,6 +43,7 @@ from tap_mde_kbs.sweep import (
 )
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterable, Iterator, Mapping
 
     from singer_sdk.helpers.types import Context
@@ -65,6 +66,10 @@ class Answer(NamedTuple):
     checked_at: str
 
 
+def _is_not_the_sdks_unhandled_error(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("An unhandled error occurred while syncing")
+
+
 def _now() -> str:
     return schemas.utc(datetime.now(timezone.utc))
 
@@ -80,6 +85,11 @@ class _Threads(Threads[Answer]):
 
 class TapStream(DefenderStream):
     """What the three streams share: rows made to fit the schema, and the end of a version."""
+
+    def __init__(self, tap: Tap, connection: Connection) -> None:
+        """Keep a line out of the log that the SDK writes for every stream on the way of an error, without it."""
+        super().__init__(tap, connection)
+        self.logger.addFilter(_is_not_the_sdks_unhandled_error)
 
     @cached_property
     def unlisted(self) -> schemas.Unlisted:
