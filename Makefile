@@ -39,7 +39,7 @@ clean:
 
 .uv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "$(PYTHON) is not a Python 3.10 or newer: make PYTHON=/path/to/one, or install uv" >&2; exit 1; }
+	  echo "Python 3.10 or newer is needed, and $(PYTHON) is not: make PYTHON=/path/to/one, or install uv" >&2; exit 1; }
 	@echo "No uv here: installing one into .uv"
 	@$(PYTHON) -m venv --clear .uv
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,1 +1,16 @@
+"""A Microsoft Defender for Endpoint tenant on loopback, to build and test against.
 
+    with Simulator(Fleet(machines=250, seed=1)) as simulator:
+        simulator.config      # the tap's settings
+        simulator.fleet       # the truth
+        simulator.violations  # what a client did wrong
+
+`mde-simulator` is the same from the command line. The tap itself never imports this package.
+"""
+
+from tap_mde_kbs.simulator.faults import Fault, Faults
+from tap_mde_kbs.simulator.fleet import Fleet
+from tap_mde_kbs.simulator.quota import Quota
+from tap_mde_kbs.simulator.simulator import Simulator
+
+__all__ = ["Fault", "Faults", "Fleet", "Quota", "Simulator"]

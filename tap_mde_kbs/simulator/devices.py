@@ -36,7 +36,7 @@ GROUPS: tuple[tuple[str | None, int, tuple[int, ...]], ...] = (
     ("Headquarters", 1, (6, 3, 1, 0)),
     ("Servers", 2, (1, 4, 5, 1)),
     ("Field sales", 3, (2, 3, 4, 1)),
-    ("Plant 2 – Fertigung", 4, (0, 1, 4, 5)),
+    ("Plant 2 · Fertigung", 4, (0, 1, 4, 5)),
     ("Développement", 5, (4, 4, 2, 0)),
     (None, 0, (2, 3, 3, 2)),
 )
@@ -245,7 +245,9 @@ def _standing(device: Device, draw: random.Random) -> Record:
         "exposureLevel": draw.choice(("None", "Low", "Medium", "High")),
         "isAadJoined": windows and draw.random() < 3 / 4,
         "aadDeviceId": str(uuid.UUID(int=draw.getrandbits(128))),
-        "machineTags": draw.sample(["VIP", "kiosk", "Büro Köln", "o'clock", "lab"], draw.choice((0, 0, 1, 2))),
+        "machineTags": draw.sample(
+            ["VIP", "kiosk", "Büro Köln", "o'clock", "lab"], draw.choice((0, 0, 1, 2))
+        ),
         "onboardingStatus": "Onboarded" if device.onboarded else status,
         "managedBy": draw.choice(("Intune", "MicrosoftDefenderForEndpoint", "Unknown")),
         "managedByStatus": draw.choice(("Success", "Success", "Unknown", "Error")),

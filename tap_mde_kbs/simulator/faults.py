@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tap_mde_kbs.simulator.catalogue import dice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 API, LIST, KBS, LOGIN = "/api/*", "/api/machines", "/api/machines/*/getmissingkbs", "*/token"
 #: Every kind of fault: where it strikes unless told otherwise, and what it is.
@@ -47,6 +47,8 @@ KINDS: dict[str, tuple[str, str]] = {
 EACH = {"flapping": 2}
 #: Kinds that strike once unless told otherwise.
 ONCE = ("revoked", "leaving")
+#: Kinds that strike only on a list's second page and on.
+WALKING = ("leaving", "duplicate")
 RETRY_AFTER_FORMS = ("seconds", "date", "absent")
 
 
@@ -112,15 +114,15 @@ class Fault:
             ValueError: It says nothing that is understood; the message says what.
         """
         kind, _, options = text.partition(":")
-        fault = cls(kind.strip())
+        values: dict[str, Any] = {}
         types = {item.name: str(item.type) for item in fields(cls) if item.name != "kind"}
         for option in options.split(",") if options.strip() else ():
             name, equals, value = (part.strip() for part in option.partition("="))
             if not equals or name not in types:
                 message = f"{option.strip()!r} is not one of {', '.join(types)} with a value."
                 raise ValueError(message)
-            fault = replace(fault, **{name: _value(types[name], value)})
-        return fault
+            values[name] = _value(types[name], value)
+        return cls(kind.strip(), **values)
 
 
 def _value(type_: str, text: str) -> object:
@@ -150,7 +152,7 @@ class Faults:
         self._offset = 0
         self.add(*faults)
 
-    def __iter__(self) -> Iterable[Fault]:
+    def __iter__(self) -> Iterator[Fault]:
         return iter(list(self._faults))
 
     def add(self, *faults: Fault) -> None:
@@ -164,10 +166,21 @@ class Faults:
             self._offset += len(self._faults)
             self._faults.clear()
 
-    def strike(self, method: str, path: str, machine_id: str | None = None) -> Fault | None:
-        """The fault that this request meets, counted as met."""
+    def strike(
+        self, method: str, path: str, machine_id: str | None = None, *, walking: bool = False
+    ) -> Fault | None:
+        """The fault that this request meets, counted as met.
+
+        Args:
+            method: The request's.
+            path: Decoded, without the query.
+            machine_id: The machine it is about.
+            walking: Whether it asks for a further page of a list.
+        """
         with self._lock:
             for number, fault in enumerate(self._faults, self._offset):
+                if fault.kind in WALKING and not walking:
+                    continue
                 if fault.concerns(method, path, machine_id) and self._strikes(number, fault, path):
                     return fault
         return None
@@ -180,7 +193,7 @@ class Faults:
             times = EACH.get(fault.kind, 1 if fault.kind in ONCE else None)
         self._seen[number, path] += 1
         draw = 0 if each else self._seen[number, path]
-        if dice(self.seed, number, path, draw).random() >= fault.chance:
+        if fault.chance < 1 and dice(self.seed, number, path, draw).random() >= fault.chance:
             return False
         self._matched[key] += 1
         if self._matched[key] <= fault.after:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import date, datetime, time, timedelta, timezone
@@ -19,7 +18,7 @@ from tap_mde_kbs.simulator.catalogue import Catalogue, Record, Update, dice
 from tap_mde_kbs.simulator.devices import Device, describe, make_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 START = date(2026, 1, 5)
 #: The time of day at which a night's run finds the fleet.
@@ -211,12 +210,25 @@ class Fleet:
             key = ("missed_on", self.version)
             if key not in self._cache:
                 self._cache[key] = Counter(
-                    update.id
-                    for id_ in self.onboarded()
-                    for update in self._missing(id_, self.day)
+                    update.id for id_ in self.onboarded() for update in self._missing(id_, self.day)
                 )
             found = self._cache[key]
             return found if isinstance(found, Counter) else Counter()
+
+    def products(self, kb_id: str) -> tuple[str, ...]:
+        """The products of an update, whatever `change_kb` says of its row."""
+        with self._lock:
+            return self._update(kb_id).products
+
+    def exposure(self, product: str) -> tuple[int, int]:
+        """On how many machines a product misses an update, and on how many it is installed."""
+        with self._lock:
+            having = [id_ for id_ in self.onboarded() if product in self._by_id[id_].software]
+            exposed = sum(
+                any(product in update.products for update in self._missing(id_, self.day))
+                for id_ in having
+            )
+            return exposed, len(having)
 
     # What a test does by hand
 

@@ -1,0 +1,160 @@
+"""`mde-simulator`: a tenant to point any client of the API at, until Ctrl-C.
+
+What it prints on stdout is a shell's: `export` lines with everything a client needs, then a line
+that begins with `# ready`. Knows nothing of how the tenant works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from tap_mde_kbs.simulator.faults import KINDS, Fault
+from tap_mde_kbs.simulator.fleet import Fleet
+from tap_mde_kbs.simulator.identity import ROLES
+from tap_mde_kbs.simulator.odata import MAXIMUM
+from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota
+from tap_mde_kbs.simulator.simulator import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MOST_MACHINES, LAST_PORT, LAST_NIGHT = 100_000, 65_535, 3_650
+YEAR = 365 * 86_400.0
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2."""
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A whole number between two."""
+
+    def read(text: str) -> int:
+        number = int(text) if text.strip().lstrip("-").isdecimal() else least - 1
+        if not least <= number <= most:
+            message = f"{text!r} is not a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return read
+
+
+def decimal(most: float) -> Callable[[str], float]:
+    """A number from 0 to another."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= most:
+            message = f"{text!r} is not a number from 0 to {most:g}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return read
+
+
+def fault(text: str) -> Fault:
+    """A fault in its written form."""
+    try:
+        return Fault.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parser() -> Parser:
+    """All options."""
+    (per_minute, _), (per_hour, _) = DOCUMENTED
+    kinds = "\n".join(f"  {kind:14} {what}" for kind, (_, what) in KINDS.items())
+    made = Parser(
+        prog="mde-simulator",
+        description="A Microsoft Defender for Endpoint tenant on loopback, until Ctrl-C.",
+        epilog=f"faults (KIND:name=value,…; names: path, machine, method, times, after, chance, "
+        f"each, seconds, retry_after, code, status, text):\n{kinds}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("--machines", type=whole(0, MOST_MACHINES), default=250, metavar="N")
+    add("--seed", type=int, default=0, metavar="S", help="another seed, another fleet")
+    add("--port", type=whole(0, LAST_PORT), default=0, metavar="P", help="0: any")
+    add("--night", "--day", type=whole(0, LAST_NIGHT), default=0, metavar="N",
+        help="the fleet as it is after so many days")  # fmt: skip
+    add("--discovered", type=decimal(1), default=0.1, metavar="SHARE",
+        help="of devices that are not onboarded")  # fmt: skip
+    add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N")
+    add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N")
+    add("--no-quota", action="store_true")
+    add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer")
+    add("--token-life", type=decimal(YEAR), default=3599.0, metavar="SECONDS")
+    add("--page-size", type=whole(1, MAXIMUM), default=MAXIMUM, metavar="N",
+        help="machines in a page at most")  # fmt: skip
+    add("--role", action="append", metavar="ROLE",
+        help=f"a permission in the tokens, instead of {', '.join(ROLES)}")  # fmt: skip
+    add("--fault", type=fault, action="append", default=[], metavar="FAULT",
+        help="for example reset:chance=0.05")  # fmt: skip
+    add("--no-compress", action="store_true", help="never deflate or gzip")
+    return made
+
+
+def simulator(options: argparse.Namespace) -> Simulator:
+    """The simulator that the options ask for."""
+    limits = ((options.requests_per_minute, 60.0), (options.requests_per_hour, 3600.0))
+    fleet = Fleet(
+        options.machines, options.seed, night=options.night, discovered=options.discovered
+    )
+    return Simulator(
+        fleet,
+        quota=None if options.no_quota else Quota(limits),
+        faults=options.fault,
+        latency=options.latency,
+        token_life=options.token_life,
+        page_size=options.page_size,
+        roles=ROLES if options.role is None else options.role,
+        port=options.port,
+        seed=options.seed,
+        compress=not options.no_compress,
+    )
+
+
+def say(*lines: str) -> None:
+    """Print at once, also into a pipe."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; the exit status."""
+    options = parser().parse_args(arguments)
+    enough = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: enough.set())
+    tenant = simulator(options)
+    try:
+        tenant.start()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        sys.stderr.write(f"mde-simulator: cannot listen on port {options.port}: {reason}\n")
+        return 1
+    try:
+        quoted = {name: text.replace("'", "'\\''") for name, text in tenant.environment.items()}
+        say(
+            *(f"export {name}='{text}'" for name, text in quoted.items()),
+            f"# ready: {len(tenant.fleet.listed())} machines at {tenant.url} until Ctrl-C",
+        )
+        enough.wait()
+    finally:
+        tenant.stop()
+    violations = tenant.violations
+    sys.stderr.write(f"{tenant.calls} calls, {len(violations)} violations\n")
+    sys.stderr.writelines(f"  {violation}\n" for violation in violations[:10])
+    return 0
