@@ -41,11 +41,10 @@ FROM missing_now ORDER BY cve_addressed DESC LIMIT 20;"""
 def faults_of(night: int, fleet: Fleet) -> list[Fault]:
     """What goes wrong in a night, counted from 1: a little now and then, as with the real API."""
     machines = fleet.onboarded()
-    if night == len(NIGHTS):
-        return [Fault("not_found", machine=machines[number]) for number in (40, 120)]
-    if night % 2 == 0:
-        return [Fault("flapping", chance=0.02), Fault("throttled", times=1)]
-    return []
+    return {
+        2: [Fault("throttled", times=1)],
+        len(NIGHTS): [Fault("not_found", machine=machines[number]) for number in (40, 120)],
+    }.get(night, [])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="tap-mde-kbs-demo-") as folder:
             show(Path(folder), console, wait=wait)
     except (PostgresError, PipelineError) as error:
-        Console(stderr=True, highlight=False).print(
-            str(error), style="red", markup=False, soft_wrap=True
-        )
+        Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("\nStopped; all of it is gone.")
@@ -78,8 +75,7 @@ def show(folder: Path, console: Console, *, wait: bool) -> None:
     fleet = Fleet(MACHINES, SEED)
     with postgres() as database, Simulator(fleet) as simulator:
         console.print(
-            f"[bold]{MACHINES} simulated machines, {len(NIGHTS)} nights, each night:[/] "
-            "tap-mde-kbs | target-postgres\n"
+            f"[bold]{MACHINES} simulated machines, {len(NIGHTS)} nights, each night:[/] tap-mde-kbs | target-postgres\n"
         )
         pipeline = Pipeline(folder, {**simulator.environment, **UNHURRIED}, database)
         with psycopg.connect(database.url, autocommit=True) as connection:

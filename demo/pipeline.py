@@ -84,9 +84,7 @@ class Pipeline:
                 raise PipelineError(message)
         return time.monotonic() - started
 
-    def _keep_last_state(
-        self, tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes]
-    ) -> None:
+    def _keep_last_state(self, tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes]) -> None:
         if tap.stdout:
             tap.stdout.close()  # the target's alone, so that the tap notices when that ends
         # The target passes a STATE on when what came before it is loaded.

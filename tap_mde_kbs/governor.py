@@ -70,9 +70,7 @@ class Governor:
         self.throttled = 0
         # For each window its length here, and when its last calls went out: as many as the limit
         # allows.
-        self._windows = [
-            (seconds + margin, deque[float](maxlen=calls)) for calls, seconds in limits
-        ]
+        self._windows = [(seconds + margin, deque[float](maxlen=calls)) for calls, seconds in limits]
         self._clock = clock
         self._read = clock()
         self._lost = 0.0
@@ -150,6 +148,16 @@ class Governor:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def used(self) -> float:
+        """The share of the longest window that is used now, from 0 to 1."""
+        with self._changed:
+            now = self._now()
+            shares = [
+                (length, sum(sent > now - length for sent in times) / (times.maxlen or 1))
+                for length, times in self._windows
+            ]
+        return max(shares, default=(0.0, 0.0))[1]
 
     def seconds_for(self, calls: int) -> float:
         """Estimate the seconds until that many further calls have gone out.

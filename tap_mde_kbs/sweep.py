@@ -364,9 +364,7 @@ class Sweep(Generic[T]):
                     unsettled.append(outcome.machine_id)
             waiting = unsettled
 
-    def _settle(
-        self, outcome: Outcome[T], reasons: Mapping[str, str | None]
-    ) -> Iterator[Outcome[T]]:
+    def _settle(self, outcome: Outcome[T], reasons: Mapping[str, str | None]) -> Iterator[Outcome[T]]:
         """Give a machine that was asked again its outcome."""
         bookmark, machine_id = self.bookmark, outcome.machine_id
         if outcome.kind == "not_found" and machine_id in reasons:
@@ -449,15 +447,11 @@ class Sweep(Generic[T]):
         if not answered:
             return False, "No machine answered."
         if new := bookmark.newly_failed:
-            return False, (
-                f"{len(new)} machines gave no answer that had not failed in the sweep before."
-            )
+            return False, (f"{len(new)} machines gave no answer that had not failed in the sweep before.")
         if not self._listing_believed:
             bookmark.short_sweeps = int(_is_short(answered, last, self._max_shrink_percent))
             return False, "The list of machines is not believed yet: it is too short."
-        believed, bookmark.short_sweeps = believe(
-            answered, last, bookmark.short_sweeps, self._max_shrink_percent
-        )
+        believed, bookmark.short_sweeps = believe(answered, last, bookmark.short_sweeps, self._max_shrink_percent)
         if not believed:
             return False, (
                 f"Only {answered} machines answered, {last} did in the last complete sweep: "
@@ -527,9 +521,7 @@ def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are 
         yield begin("new", first.bookmark)
 
 
-def believe(
-    count: int, last: int | None, short_before: int, max_shrink_percent: float
-) -> tuple[bool, int]:
+def believe(count: int, last: int | None, short_before: int, max_shrink_percent: float) -> tuple[bool, int]:
     """The shrink guard: may what is missing from a count be taken for gone?
 
     Args:

@@ -18,9 +18,7 @@ from tap_mde_kbs.governor import Governor, Stopped, retry_after
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
 
-limits = st.lists(
-    st.tuples(st.integers(1, 6), st.floats(0.5, 30, allow_nan=False)), min_size=1, max_size=3
-)
+limits = st.lists(st.tuples(st.integers(1, 6), st.floats(0.5, 30, allow_nan=False)), min_size=1, max_size=3)
 gaps = st.lists(st.floats(0, 12, allow_nan=False), min_size=1, max_size=60)
 
 
@@ -63,10 +61,7 @@ def test_a_caller_never_waits_when_it_need_not(
         clock.now += gap
         if (wait := governor.delay()) > TICK:
             for moment in (clock.now, clock.now + wait - TICK):
-                assert any(
-                    sum(when > moment - seconds - margin for when in sent) >= most
-                    for most, seconds in limits
-                )
+                assert any(sum(when > moment - seconds - margin for when in sent) >= most for most, seconds in limits)
         sent.append(call(governor, clock))
 
 
@@ -114,9 +109,7 @@ def test_a_limit_that_allows_nothing_is_refused(limit: tuple[int, float]) -> Non
     back=st.floats(0.1, 100_000),
     at=st.integers(0, 19),
 )
-def test_a_clock_set_back_costs_one_window_at_most_and_breaks_none(
-    gaps: list[float], back: float, at: int
-) -> None:
+def test_a_clock_set_back_costs_one_window_at_most_and_breaks_none(gaps: list[float], back: float, at: int) -> None:
     """The governor's own clock goes back: the calls stay within the quota, and nobody hangs."""
     clock = Clock()
     governor = Governor([(5, 10.0)], clock=clock.wall)
@@ -139,9 +132,7 @@ def test_a_clock_set_back_costs_one_window_at_most_and_breaks_none(
     ("asked", "waits"),
     [(0.0, 1.0), (-5.0, 1.0), (7.0, 7.0), (3600.0, 3600.0), (86400.0, 3600.0), (1e300, 3600.0)],
 )
-def test_a_pause_is_as_long_as_asked_between_a_second_and_an_hour(
-    asked: float, waits: float
-) -> None:
+def test_a_pause_is_as_long_as_asked_between_a_second_and_an_hour(asked: float, waits: float) -> None:
     """Retry-After is obeyed, but neither hammered at nor waited for until tomorrow."""
     governor = Governor(DOCUMENTED, clock=Clock())
     governor.pause(asked)
@@ -259,12 +250,8 @@ def test_the_estimate_is_what_the_calls_then_take(
         assert estimate == pytest.approx(clock.now - begun, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("calls", "minutes"), [(1, 0), (100, 0), (101, 1), (1001, 10), (10_001, 370), (100_001, 3970)]
-)
-def test_the_estimate_of_the_documented_quota_is_right_to_a_percent(
-    calls: int, minutes: float
-) -> None:
+@pytest.mark.parametrize(("calls", "minutes"), [(1, 0), (100, 0), (101, 1), (1001, 10), (10_001, 370), (100_001, 3970)])
+def test_the_estimate_of_the_documented_quota_is_right_to_a_percent(calls: int, minutes: float) -> None:
     """1,000 machines in 10 minutes, 10,000 in 6 h 10 min; told at once, whatever the fleet."""
     estimate = Governor(DOCUMENTED, clock=Clock()).seconds_for(calls)
     assert estimate == pytest.approx(minutes * 60, rel=0.01)

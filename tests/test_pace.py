@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 LIST_CALLS = 2
 
 
-def bound(
-    machines: int, limits: tuple[tuple[int, float], ...] = DOCUMENTED, listing: int = LIST_CALLS
-) -> float:
+def bound(machines: int, limits: tuple[tuple[int, float], ...] = DOCUMENTED, listing: int = LIST_CALLS) -> float:
     """Seconds from the first call to the last, were every window filled at its very beginning."""
     (_, minute), (per_hour, hour) = limits
     per_minute = limits[0][0]
@@ -64,9 +62,7 @@ def run(net: Network[str], machines: int, each: Callable[[int], None] = lambda _
     return net.clock.now - begun
 
 
-@pytest.mark.parametrize(
-    ("machines", "minutes"), [(1_000, 10), (10_000, 6 * 60 + 10), (100_000, 66 * 60 + 10)]
-)
+@pytest.mark.parametrize(("machines", "minutes"), [(1_000, 10), (10_000, 6 * 60 + 10), (100_000, 66 * 60 + 10)])
 def test_a_fleet_takes_what_the_quota_allows_and_a_percent(machines: int, minutes: int) -> None:
     """1,000 machines in 10 minutes, 10,000 in 6 h 10 min, 100,000 by the same code; no 429."""
     net = network()

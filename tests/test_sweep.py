@@ -95,9 +95,7 @@ class Tenant:
             raise Unavailable(answer)
         return f"KBs of {machine_id}"
 
-    def sweeps(
-        self, desk: Desk[str], scope: str = "scope", *, believed: bool = True
-    ) -> Iterator[Sweep[str]]:
+    def sweeps(self, desk: Desk[str], scope: str = "scope", *, believed: bool = True) -> Iterator[Sweep[str]]:
         """What a run has to do."""
         return sweeps(
             self.bookmark,
@@ -109,9 +107,7 @@ class Tenant:
             listing_believed=believed,
         )
 
-    def run(
-        self, scope: str = "scope", *, believed: bool = True, stop_after: int | None = None
-    ) -> list[Verdict]:
+    def run(self, scope: str = "scope", *, believed: bool = True, stop_after: int | None = None) -> list[Verdict]:
         """A run, from the stored state to the stored state; the verdicts of its sweeps.
 
         Args:
@@ -298,9 +294,7 @@ def test_ten_machines_in_a_row_without_an_answer_end_the_run() -> None:
 def test_an_answer_or_a_404_in_between_shows_that_the_api_lives(answer: str) -> None:
     """Nine, one that answers, nine: no reason to stop."""
     silent = names(19)[:9] + names(19)[10:]
-    tenant = Tenant(
-        names(19), {**{name: ["503", "ok"] for name in silent}, names(19)[9]: [answer, "ok"]}
-    )
+    tenant = Tenant(names(19), {**{name: ["503", "ok"] for name in silent}, names(19)[9]: [answer, "ok"]})
     tenant.run()
     assert tenant.bookmark.complete
 
@@ -406,9 +400,7 @@ def test_another_machine_that_fails_holds_it_back_again() -> None:
         (399, 4, True),
     ],
 )
-def test_more_than_a_percent_of_new_failures_fail_the_run(
-    fleet: int, failing: int, fails: bool
-) -> None:
+def test_more_than_a_percent_of_new_failures_fail_the_run(fleet: int, failing: int, fails: bool) -> None:
     """Up to a percent, or one machine, what follows in the pipeline runs."""
     tenant = Tenant(names(fleet), {name: ["500"] for name in names(fleet)[:failing]})
     (verdict,) = tenant.run()
@@ -688,9 +680,7 @@ def test_a_short_sweep_is_not_judged_twice() -> None:
 
 
 @pytest.mark.parametrize(("hours", "modes"), [(11, ["resumed"]), (13, ["resumed", "new"])])
-def test_an_old_sweep_that_is_finished_is_followed_by_a_new_one_in_the_same_run(
-    hours: float, modes: list[str]
-) -> None:
+def test_an_old_sweep_that_is_finished_is_followed_by_a_new_one_in_the_same_run(hours: float, modes: list[str]) -> None:
     """What the first part of it brought is from the night before."""
     tenant = Tenant(names(30))
     tenant.run(stop_after=10)
@@ -823,9 +813,7 @@ def test_a_sweep_can_begin_from_any_state_whatever(state: object) -> None:
 )
 def test_an_odd_cursor_is_no_cursor_but_the_rest_is_kept(key: str, odd: object) -> None:
     """Otherwise machines nobody asked could pass for checked."""
-    whole = Bookmark(
-        version=9, scope="s", after="m", answered=3, answered_last=8, failed_before=["x"]
-    ).to_dict()
+    whole = Bookmark(version=9, scope="s", after="m", answered=3, answered_last=8, failed_before=["x"]).to_dict()
     kept = Bookmark(version=9, answered_last=8, failed_before=["x"])
     assert Bookmark.from_dict({**whole, key: odd}) == kept
     assert Bookmark.from_dict({name: whole[name] for name in whole if name != key}) == kept
@@ -927,9 +915,7 @@ def test_a_call_that_hangs_does_not_keep_the_process_alive() -> None:
         print("done", flush=True)
         """
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout == "done\n"
     assert ended.stderr == ""
 

@@ -132,9 +132,7 @@ class Network(Generic[T]):
     def _arrive(self, machine_id: str, way: float) -> None:
         retry_after = self.quota.admit()
         expired = self.tokens and self.clock.now > self._token_until
-        self.at(
-            self.clock.now + way, lambda: self._answer(machine_id, retry_after, expired=expired)
-        )
+        self.at(self.clock.now + way, lambda: self._answer(machine_id, retry_after, expired=expired))
 
     def _answer(self, machine_id: str, retry_after: float | None, *, expired: bool) -> None:
         if retry_after is not None:

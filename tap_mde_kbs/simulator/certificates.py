@@ -46,9 +46,7 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _builder(
-    key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey, name: str
-) -> x509.CertificateBuilder:
+def _builder(key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey, name: str) -> x509.CertificateBuilder:
     """What authority and host have in common, as strict verification wants it."""
     now = datetime.now(timezone.utc)
     authority = key is signer
@@ -63,9 +61,7 @@ def _builder(
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(_usage(authority=authority), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
 
 

@@ -109,9 +109,7 @@ def parser() -> Parser:
 def simulator(options: argparse.Namespace) -> Simulator:
     """The simulator that the options ask for."""
     limits = ((options.requests_per_minute, 60.0), (options.requests_per_hour, 3600.0))
-    fleet = Fleet(
-        options.machines, options.seed, night=options.night, discovered=options.discovered
-    )
+    fleet = Fleet(options.machines, options.seed, night=options.night, discovered=options.discovered)
     return Simulator(
         fleet,
         quota=None if options.no_quota else Quota(limits),

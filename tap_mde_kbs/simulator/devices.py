@@ -107,9 +107,7 @@ class Device:
 
     def present(self, day: int) -> bool:
         """Whether the API lists it on `day`: it came, has not left, was seen within retention."""
-        return self.joined <= day < self.left and (
-            self.quiet is None or day - self.quiet < RETENTION
-        )
+        return self.joined <= day < self.left and (self.quiet is None or day - self.quiet < RETENTION)
 
     def installed(self, update: Update, day: int) -> bool:
         """Whether it has an update of its software on `day`."""
@@ -230,13 +228,9 @@ def _standing(device: Device, draw: random.Random) -> Record:
     status = draw.choice(("CanBeOnboarded", "CanBeOnboarded", "Unsupported", "InsufficientInfo"))
     return {
         "isExcluded": excluded,
-        "exclusionReason": draw.choice(("InactiveDevice", "DuplicateDevice", "Other"))
-        if excluded
-        else None,
+        "exclusionReason": draw.choice(("InactiveDevice", "DuplicateDevice", "Other")) if excluded else None,
         "agentVersion": f"10.8760.{draw.randrange(17000, 29000)}.{draw.randrange(1000, 3000)}",
-        "healthStatus": draw.choices(
-            ("Active", "ImpairedCommunication", "NoSensorData"), (95, 3, 2)
-        )[0],
+        "healthStatus": draw.choices(("Active", "ImpairedCommunication", "NoSensorData"), (95, 3, 2))[0],
         "deviceValue": draw.choice(("Normal", "Normal", "Normal", "Low", "High")),
         # The documentation says string, the API's metadata integer.
         "rbacGroupId": str(group_id) if device.index % 50 == 9 else group_id,  # noqa: PLR2004 - any one in fifty
@@ -245,9 +239,7 @@ def _standing(device: Device, draw: random.Random) -> Record:
         "exposureLevel": draw.choice(("None", "Low", "Medium", "High")),
         "isAadJoined": windows and draw.random() < 3 / 4,
         "aadDeviceId": str(uuid.UUID(int=draw.getrandbits(128))),
-        "machineTags": draw.sample(
-            ["VIP", "kiosk", "Büro Köln", "o'clock", "lab"], draw.choice((0, 0, 1, 2))
-        ),
+        "machineTags": draw.sample(["VIP", "kiosk", "Büro Köln", "o'clock", "lab"], draw.choice((0, 0, 1, 2))),
         "onboardingStatus": "Onboarded" if device.onboarded else status,
         "managedBy": draw.choice(("Intune", "MicrosoftDefenderForEndpoint", "Unknown")),
         "managedByStatus": draw.choice(("Success", "Success", "Unknown", "Error")),

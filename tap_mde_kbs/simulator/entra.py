@@ -22,10 +22,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     ),
     7000218: (
         "invalid_client",
-        (
-            "The request body must contain the following parameter: 'client_assertion' or "
-            "'client_secret'."
-        ),
+        ("The request body must contain the following parameter: 'client_assertion' or 'client_secret'."),
     ),
     700016: (
         "unauthorized_client",
@@ -85,10 +82,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     ),
     53003: (
         "access_denied",
-        (
-            "Access has been blocked by Conditional Access policies. The access policy does "
-            "not allow token issuance."
-        ),
+        ("Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."),
     ),
     70003: ("unsupported_grant_type", "The app requested an unsupported grant type '{resource}'."),
     900144: (

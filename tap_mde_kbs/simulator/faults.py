@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "not_an_object": (API, "a record is no object"),
     "no_id": (API, "a record has no id"),
     "leaving": (LIST, "a machine already read leaves while the list is walked: the rest shifts"),
-    "duplicate": (LIST, "a page begins with the last machine of the page before"),
+    "duplicate": (LIST, "a page begins with the last machine of the page before; the rest shifts"),
     "sign_in": (LOGIN, "Entra ID's error `code`"),
 }
 #: Kinds that strike each machine for itself, with how often.
@@ -121,7 +121,11 @@ class Fault:
             if not equals or name not in types:
                 message = f"{option.strip()!r} is not one of {', '.join(types)} with a value."
                 raise ValueError(message)
-            values[name] = _value(types[name], value)
+            try:
+                values[name] = _value(types[name], value)
+            except ValueError as error:
+                message = f"{name} is a number, and {value!r} is none."
+                raise ValueError(message) from error
         return cls(kind.strip(), **values)
 
 
@@ -166,9 +170,7 @@ class Faults:
             self._offset += len(self._faults)
             self._faults.clear()
 
-    def strike(
-        self, method: str, path: str, machine_id: str | None = None, *, walking: bool = False
-    ) -> Fault | None:
+    def strike(self, method: str, path: str, machine_id: str | None = None, *, walking: bool = False) -> Fault | None:
         """The fault that this request meets, counted as met.
 
         Args:

@@ -73,15 +73,14 @@ class Fleet:
         self._catalogue = Catalogue(self.seed, self.start)
         self._arrived_until = 0
         self._arrival_phase = dice(self.seed, "arrivals").random()
-        self._devices = [
-            make_device(self.seed, index, 0, self.discovered) for index in range(self.machines)
-        ]
+        self._devices = [make_device(self.seed, index, 0, self.discovered) for index in range(self.machines)]
         self._added: list[Device] = []
         self._by_id = {device.id: device for device in self._devices}
         self._changes: dict[str, History[Record]] = {}
         self._kb_changes: dict[str, Record] = {}
         self._installs: dict[str, dict[str, History[bool]]] = {}
         self._shown: dict[str, History[bool]] = {}
+        self._repeated: set[str] = set()
         self._cache: dict[tuple[object, ...], object] = {}
         self._arrive()
 
@@ -122,9 +121,7 @@ class Fleet:
             key = ("listed", self.version, day)
             if key not in self._cache:
                 self._cache[key] = tuple(
-                    device.id
-                    for device in (*self._devices, *self._added)
-                    if self._is_listed(device, day)
+                    device.id for device in (*self._devices, *self._added) if self._is_listed(device, day)
                 )
             found = self._cache[key]
             return found if isinstance(found, tuple) else ()
@@ -167,10 +164,7 @@ class Fleet:
         """The truth: what each listed and onboarded machine misses, today or on a past day."""
         day = self._day(day)
         with self._lock:
-            return {
-                id_: frozenset(update.id for update in self._missing(id_, day))
-                for id_ in self.onboarded(day)
-            }
+            return {id_: frozenset(update.id for update in self._missing(id_, day)) for id_ in self.onboarded(day)}
 
     def missing_kbs(self, machine_id: str) -> list[Record]:
         """The rows that `getmissingkbs` serves today; none for a machine that is not assessed.
@@ -184,10 +178,7 @@ class Fleet:
             if not self._is_onboarded(machine_id, self.day):
                 return []
             missed_on = self.missed_on()
-            return [
-                self._row(update, missed_on[update.id])
-                for update in self._missing(machine_id, self.day)
-            ]
+            return [self._row(update, missed_on[update.id]) for update in self._missing(machine_id, self.day)]
 
     def kb(self, kb_id: str) -> Record:
         """An update that is published by today, as a row of an answer.
@@ -224,10 +215,7 @@ class Fleet:
         """On how many machines a product misses an update, and on how many it is installed."""
         with self._lock:
             having = [id_ for id_ in self.onboarded() if product in self._by_id[id_].software]
-            exposed = sum(
-                any(product in update.products for update in self._missing(id_, self.day))
-                for id_ in having
-            )
+            exposed = sum(any(product in update.products for update in self._missing(id_, self.day)) for id_ in having)
             return exposed, len(having)
 
     # What a test does by hand
@@ -272,6 +260,12 @@ class Fleet:
         """Set properties of an update as it is served."""
         with self._lock:
             self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
+            self._touch()
+
+    def repeat(self, machine_id: str) -> None:
+        """The listing has this machine twice in a row, and the rest one place later."""
+        with self._lock:
+            self._repeated.add(self._by_id[machine_id].id)
             self._touch()
 
     def hide(self, machine_ids: Iterable[str]) -> None:
@@ -347,14 +341,12 @@ class Fleet:
             self._touch()
 
     def _with_duplicates(self, ids: tuple[str, ...]) -> list[str]:
-        if not self.duplicates:
-            return list(ids)
-        every = max(1, round(1 / self.duplicates))
-        twice = {id_ for id_ in ids if self._by_id[id_].index % every == every // 4}
+        every = max(1, round(1 / self.duplicates)) if self.duplicates else 0
+        twice = {id_ for id_ in ids if every and self._by_id[id_].index % every == every // 4}
         listing: list[str] = []
         due: list[str] = []
         for position, id_ in enumerate(ids):
-            listing.append(id_)
+            listing.extend([id_, id_] if id_ in self._repeated else [id_])
             due.extend([id_] if id_ in twice else [])
             if due and position % DUPLICATE_DISTANCE == DUPLICATE_DISTANCE - 1:
                 listing.extend(due)

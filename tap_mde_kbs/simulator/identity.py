@@ -80,14 +80,10 @@ class Identity:
                 return self._discovery(tenant)
             if path in ("oauth2/v2.0/token", "oauth2/token"):
                 if request.method != "POST":
-                    return Answer.error(
-                        HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "POST it."
-                    )
+                    return Answer.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "POST it.")
                 return self._token(tenant, request)
         except Refused as refused:
-            return self.refusal(
-                refused.code, tenant, request.form.get("client_id", ""), refused.about
-            )
+            return self.refusal(refused.code, tenant, request.form.get("client_id", ""), refused.about)
         return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", "There is nothing here.")
 
     def refusal(self, code: int, tenant: str = "", app: str = "", resource: str = "") -> Answer:
@@ -153,9 +149,7 @@ class Identity:
             raise Refused(70003, form.get("grant_type", ""))
         self._credential(request)
         old = "v2.0" not in request.segments
-        audience = self._audience(
-            form.get("resource", "") + DEFAULT if old else form.get("scope", "")
-        )
+        audience = self._audience(form.get("resource", "") + DEFAULT if old else form.get("scope", ""))
         token = self._issue(audience)
         life = int(self.token_life)
         answer: dict[str, object] = {
@@ -173,7 +167,10 @@ class Identity:
         client, secret = request.form.get("client_id"), request.form.get("client_secret")
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
-            text = base64.b64decode(encoded).decode("utf-8", "replace")
+            try:
+                text = base64.b64decode(encoded).decode("utf-8", "replace")
+            except ValueError as error:
+                raise Refused(7000218) from error
             client, secret = (unquote_plus(part) for part in text.partition(":")[::2])
         if (client or "").lower() != self.client_id:
             raise Refused(700016)
@@ -212,6 +209,8 @@ class Identity:
             "exp": now + int(self.token_life),
             "uti": _base64(uuid.uuid4().bytes),
         }
+        if not self.roles:
+            del claims["roles"]
         parts = ({"typ": "JWT", "alg": "HS256"}, claims)
         signed = ".".join(_base64(json.dumps(part).encode()) for part in parts)
         key = self.client_secret.encode()

@@ -18,8 +18,7 @@ SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 def without_secrets(headers: dict[str, str]) -> dict[str, str]:
     """The headers, names in lower case, of secret ones only the scheme."""
     return {
-        name: value.partition(" ")[0] + " …" if name in SECRET_HEADERS else value
-        for name, value in headers.items()
+        name: value.partition(" ")[0] + " …" if name in SECRET_HEADERS else value for name, value in headers.items()
     }
 
 

@@ -84,7 +84,11 @@ class Filter:
         self._tokens = list(self._split(text))
         self._position = 0
         self._variable = ""
-        self.matches = self._either()
+        try:
+            self.matches = self._either()
+        except RecursionError as error:
+            message = "The node count limit of '100' has been exceeded."
+            raise ODataError(message) from error
         if self._position < len(self._tokens):
             message = f"Syntax error at position {self._position} in '{text}'."
             raise ODataError(message)
@@ -183,7 +187,10 @@ class Filter:
                 one, two = _number(one), _number(two)
             if not equality and (one is None or two is None):
                 return False
-            return compare(one, two)
+            try:
+                return compare(one, two)
+            except TypeError:  # A test gave the property a value of another type.
+                return False
 
         return test
 
@@ -231,11 +238,17 @@ class Filter:
 
 
 def _number(value: object) -> float | None:
-    return None if value is None else float(str(value))
+    try:
+        return None if value is None else float(str(value))
+    except ValueError:
+        return None
 
 
 def _time(value: object) -> datetime | None:
-    return moment(value) if isinstance(value, str) else None
+    try:
+        return moment(value) if isinstance(value, str) else None
+    except ODataError:
+        return None
 
 
 def named(name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Calls, in so many seconds.
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
+#: Sums of decimals miss a window's end by less than this.
+ROUNDING = 1e-6
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Window:
 
     def expire(self, now: float) -> None:
         """Forget what is a period old."""
-        while self.calls and self.calls[0][0] + self.period <= now:
+        while self.calls and self.calls[0][0] + self.period <= now + ROUNDING:
             self.own -= self.calls.popleft()[1]
 
     def wait(self, now: float) -> float:
@@ -135,7 +137,7 @@ class Quota:
         return max(waits)
 
     def _early(self, now: float) -> str | None:
-        if self._announced_at + self.grace <= now < self._announced_until:
+        if self._announced_at + self.grace <= now < self._announced_until - ROUNDING:
             self.early += 1
             return "early"
         return None

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from tap_mde_kbs.simulator import spoil
 from tap_mde_kbs.simulator.catalogue import SOFTWARE, WINDOWS, Record
+from tap_mde_kbs.simulator.faults import WALKING
 from tap_mde_kbs.simulator.journal import Entry, Journal, without_secrets
 from tap_mde_kbs.simulator.messages import ODATA, Answer, Request
 from tap_mde_kbs.simulator.odata import MAXIMUM, Filter, ODataError, Options
@@ -118,9 +119,8 @@ class Tenant:
         return token
 
     def _fault(self, request: Request, entry: Entry) -> Fault | None:
-        walking = any(name.lower() == "$skip" and text != "0" for name, text in request.query)
         path = "/" + "/".join(request.segments)
-        fault = self.faults.strike(request.method, path, entry.machine_id, walking=walking)
+        fault = self.faults.strike(request.method, path, entry.machine_id, walking=_skip(request) > 0)
         entry.fault = fault.kind if fault else None
         return fault
 
@@ -128,16 +128,24 @@ class Tenant:
         fault = self._fault(request, entry)
         if fault is None:
             return self._route(request, entry, token)
-        if fault.kind == "revoked":
-            self.identity.revoke()
-        if fault.kind == "throttled" and fault.retry_after != "absent":
-            self.quota.close(spoil.announced(fault))
-        if fault.kind == "leaving":
-            self.fleet.remove(self.fleet.listed()[0])
+        self._happen(fault, request)
         instead = spoil.instead(fault, entry.machine_id, self.identity.url)
         if instead is not None:
             return instead
         return spoil.spoil(self._route(request, entry, token), fault)
+
+    def _happen(self, fault: Fault, request: Request) -> None:
+        """What a fault does to the tenant, not to the answer."""
+        if fault.kind == "revoked":
+            self.identity.revoke()
+        elif fault.kind == "throttled" and fault.retry_after != "absent":
+            self.quota.close(spoil.announced(fault))
+        elif fault.kind in WALKING:
+            read = self.fleet.listing()[: _skip(request)]
+            if read and fault.kind == "leaving":
+                self.fleet.remove(read[0])
+            elif read:
+                self.fleet.repeat(read[-1])
 
     # The routes
 
@@ -189,10 +197,9 @@ class Tenant:
             return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", "No recent machines were found.")
         ids = self._select(listing, options)
         size = self._size(options)
-        first = options.skip - (entry.fault == "duplicate")
         payload: Record = {"@odata.count": len(ids)} if options.count else {}
         payload["value"] = [
-            options.project(record) for record in self._records(ids[max(0, first) : first + size])
+            options.project(record) for record in self._records(ids[options.skip : options.skip + size])
         ]
         after = options.skip + size
         if options.top is None and after < len(ids):
@@ -208,6 +215,9 @@ class Tenant:
                 f"The limit of '{MAXIMUM}' for Top query has been exceeded. "
                 f"The value from the incoming request is '{options.top}'."
             )
+            raise ODataError(message)
+        if options.page_size == 0:
+            message = "Invalid value '0' for pageSize query option found."
             raise ODataError(message)
         return options
 
@@ -252,8 +262,7 @@ class Tenant:
     def _endless(self, request: Request) -> Answer:
         """What a mangled link leads to: the list without its filter, round and round."""
         unnamed = [text for name, text in request.query if not name]
-        skip = next((text for name, text in request.query if name.lower() == "$skip"), "0")
-        first, size = int(skip) if skip.isdecimal() else 0, self.page_size
+        first, size = _skip(request), self.page_size
         listing = self.fleet.listing()
         ids = [listing[(first + step) % len(listing)] for step in range(min(size, len(listing)))]
         link = self._mangled_link(unnamed[0], size, first + size)
@@ -294,6 +303,12 @@ class Tenant:
             "category": "OperatingSystem" if product in WINDOWS else "Application",
             "distributions": [],
         }
+
+
+def _skip(request: Request) -> int:
+    """How much of a list was read already, as far as the request says."""
+    texts = [text for name, text in request.query if name.lower() == "$skip"]
+    return int(texts[0]) if texts and texts[0].isascii() and texts[0].isdecimal() else 0
 
 
 def _odata(context: str, payload: Record) -> Answer:

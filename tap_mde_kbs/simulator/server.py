@@ -13,6 +13,7 @@ import struct
 import threading
 import zlib
 from contextlib import suppress
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ MAXIMUM_LINE, MAXIMUM_HEADERS, MAXIMUM_BODY = 65_536, 200, 1_048_576
 CHUNK = 16_384
 FAST = 1
 #: SO_LINGER with no time: closing sends a reset.
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 ABORT = struct.pack("ii", 1, 0)
 
 
@@ -53,9 +55,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Connection)
-        self._thread = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="mde-simulator"
-        )
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="mde-simulator")
 
     @property
     def port(self) -> int:
@@ -88,9 +88,7 @@ class Server(socketserver.ThreadingTCPServer):
             return
         try:
             request.settimeout(PATIENCE)
-            secured = self.context.wrap_socket(
-                request, server_side=True, do_handshake_on_connect=False
-            )
+            secured = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         except OSError:
             request.close()
             return
@@ -131,6 +129,7 @@ class Connection(socketserver.StreamRequestHandler):
             try:
                 request, close = self._read()
             except (BadRequestError, ValueError):
+                self.wfile.write(BAD_REQUEST)
                 return
             if request is None or not self._respond(request) or close:
                 return
@@ -155,6 +154,9 @@ class Connection(socketserver.StreamRequestHandler):
         if headers.get("expect", "").lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.wfile.flush()
+        if not target.startswith("/"):
+            message = "only paths are asked for here"
+            raise BadRequestError(message)
         path, _, query = target.partition("?")
         request = Request(method, path, query, headers, self.rfile.read(length))
         self._chunked = version == "HTTP/1.1"
@@ -194,16 +196,19 @@ class Connection(socketserver.StreamRequestHandler):
                 self.connection.close()
                 return False
             self._send(request, answer)
-            return answer.ending == "whole"
+            return answer.ending == "whole" and request.method != "HEAD"
         finally:
             tenant.journal.end(entry)
 
     def _send(self, request: Request, answer: Answer) -> None:
         body = self._encoded(request, answer)
         lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+        lines.append(f"Date: {formatdate(usegmt=True)}")
         lines += [f"{name}: {value}" for name, value in answer.headers.items()]
         lines.append("Transfer-Encoding: chunked" if self._chunked else "Connection: close")
         head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
+        if request.method == "HEAD":
+            body, answer.ending = b"", "cut"
         if answer.ending == "cut":
             body = body[: len(body) // 2]
         parts = [head]

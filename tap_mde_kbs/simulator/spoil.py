@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 #: Where the fault `redirect` leads; a request for it is a violation.
 ELSEWHERE = "/elsewhere"
-PAGE = (
-    "<!DOCTYPE html>\r\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\r\n"
-)
+PAGE = "<!DOCTYPE html>\r\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\r\n"
 GARBAGE = '{"@odata.context": "https://api.securitycenter.microsoft.com/api/$metad\u0000 <<<'
 
 
@@ -39,8 +37,7 @@ def unauthorized() -> Answer:
 def forbidden(required: Iterable[str], roles: Iterable[str]) -> Answer:
     """None of the required application permissions is in the token."""
     message = (
-        f"Missing application roles. API required roles: {', '.join(required)}, "
-        f"application roles: {', '.join(roles)}."
+        f"Missing application roles. API required roles: {', '.join(required)}, application roles: {', '.join(roles)}."
     )
     return Answer.error(HTTPStatus.FORBIDDEN, "Forbidden", message)
 

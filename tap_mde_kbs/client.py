@@ -1,0 +1,369 @@
+"""The connection to the API, and the base of the streams that ask it: errors, retries, one shared session."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import ssl
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import backoff
+import requests
+from requests.adapters import HTTPAdapter
+from singer_sdk.exceptions import RetriableAPIError
+from singer_sdk.streams import RESTStream
+from typing_extensions import override
+
+from tap_mde_kbs import settings
+from tap_mde_kbs.auth import SignIn
+from tap_mde_kbs.errors import (
+    APP_REGISTRATION,
+    ApiError,
+    BadRequestError,
+    NoAnswerError,
+    NotFoundError,
+    SettingsError,
+    api_reason,
+    printable,
+)
+from tap_mde_kbs.governor import Governor, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from backoff.types import Details
+    from singer_sdk.helpers.types import RequestFunc
+    from singer_sdk.pagination import BaseAPIPaginator
+    from singer_sdk.tap_base import Tap
+
+RETRIED = (
+    RetriableAPIError,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+"""What another try may mend. A 429 is not among them: the adapter waits it out."""
+
+
+class GovernedAdapter(HTTPAdapter):
+    """Sends a call when the quota allows, and again after a 429: no caller ever sees one."""
+
+    def __init__(self, governor: Governor, connections: int) -> None:
+        """Take the governor, and how many connections are kept open."""
+        self._governor = governor
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        while True:
+            self._governor.acquire()
+            response = super().send(request, *args, **kwargs)
+            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                self._governor.succeeded()
+                return response
+            self._governor.pause(_retry_after(response.headers))
+            with contextlib.suppress(requests.RequestException):
+                _ = response.content  # so that the connection can be used again
+            response.close()
+
+
+class Session(requests.Session):
+    """A session for one host: proxy and CA taken from the environment once, a timeout, no redirects.
+
+    The SDK's `session.send` ignores REQUESTS_CA_BUNDLE, and looking the environment up at every call cost
+    9 % of the CPU.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        """Make a session for the host of `url`; `timeout` in seconds.
+
+        Raises:
+            SettingsError: REQUESTS_CA_BUNDLE names no file.
+        """
+        super().__init__()
+        environment = self.merge_environment_settings(url, {}, None, None, None)
+        self.proxies = dict(environment["proxies"])
+        self.verify = environment["verify"]
+        if isinstance(self.verify, str) and not Path(self.verify).exists():
+            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
+            raise SettingsError(msg, "Correct or unset it.")
+        self.trust_env = False
+        self._timeout = timeout
+
+    @override
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs.setdefault("timeout", self._timeout)
+        kwargs.setdefault("allow_redirects", False)
+        return super().request(method, url, *args, **kwargs)
+
+
+class Connection:
+    """Cloud, session, governor and sign-in of one tap; made when first used, so that discovery needs no settings."""
+
+    def __init__(self, config: Mapping[str, Any], log: logging.Logger) -> None:
+        """Take the tap's settings, and where retries are told."""
+        self._config = config
+        self._log = log
+        self.retries = 0
+
+    @cached_property
+    def endpoints(self) -> settings.Endpoints:
+        """Where the run signs in, and whom it asks."""
+        return settings.endpoints(self._config)
+
+    @cached_property
+    def timeout(self) -> int:
+        """Seconds to wait for a connection, and for each next piece of an answer."""
+        return int(self._config["request_timeout_seconds"])
+
+    @cached_property
+    def parallel(self) -> int:
+        """How many calls may be in flight."""
+        return int(self._config["max_parallel_requests"])
+
+    @cached_property
+    def governor(self) -> Governor:
+        """The quota: when may the next call go out."""
+        return Governor(
+            (
+                (int(self._config["requests_per_minute"]), 60.0),
+                (int(self._config["requests_per_hour"]), 3600.0),
+            )
+        )
+
+    @cached_property
+    def sign_in(self) -> SignIn:
+        """What puts the token on each call."""
+        authority = Session(self.endpoints.authority_url, self.timeout)
+        return SignIn(self._config, self.endpoints, authority, log=self._log)
+
+    @cached_property
+    def session(self) -> Session:
+        """The one session for the API."""
+        session = Session(self.endpoints.api_url, self.timeout)
+        session.mount(self.endpoints.api_url, GovernedAdapter(self.governor, self.parallel))
+        return session
+
+
+class DefenderStream(RESTStream[Any]):
+    """Base of the streams: one call in, one JSON document of the documented shape out, or an error a person can use."""
+
+    allow_redirects = False
+    permission: str
+    """The application permission that the stream's calls need."""
+
+    _LOG_REQUEST_METRICS = False
+
+    def __init__(self, tap: Tap, connection: Connection) -> None:
+        """Take the connection that all streams share."""
+        super().__init__(tap)
+        self.connection = connection
+
+    @property
+    @override
+    def url_base(self) -> str:
+        return self.connection.endpoints.api_url
+
+    @property
+    @override
+    def requests_session(self) -> requests.Session:
+        return self.connection.session
+
+    @property
+    @override
+    def authenticator(self) -> SignIn:
+        return self.connection.sign_in
+
+    @property
+    @override
+    def http_headers(self) -> dict[str, str]:
+        return {"Accept": "application/json"}
+
+    @property
+    @override
+    def timeout(self) -> int:
+        return self.connection.timeout
+
+    @property
+    @override
+    def emit_activate_version_messages(self) -> bool:
+        """False: the SDK writes them at the start, which deletes what is about to be written again."""
+        return False
+
+    def ask(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The records of one call, each an object with an `id`.
+
+        Args:
+            context: what the URL and the query are made of.
+
+        Raises:
+            NotFoundError: HTTP 404.
+            NoAnswerError: no answer of use in several tries.
+            ApiError: any other refusal, or an answer of another shape than documented.
+            SignInError: no token.
+        """
+        try:
+            [records] = self.request_records(dict(context))
+        except RETRIED as error:
+            raise NoAnswerError(self._told(error)) from None
+        return records  # type: ignore[return-value] # parse_response yields the answer's records as one item
+
+    @override
+    def get_new_paginator(self) -> BaseAPIPaginator[Any] | None:
+        return None
+
+    @override
+    def parse_response(self, response: requests.Response) -> Iterable[Any]:
+        """Yield the whole answer as one item: the SDK logs a line for every answer without any."""
+        yield _records(response)
+
+    @override
+    def validate_response(self, response: requests.Response) -> None:
+        """Raise for anything that is no answer of the documented shape; inside the retry, so that a cut body is one."""
+        status = response.status_code
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
+            raise RetriableAPIError(self.response_error_message(response), response)
+        if status == HTTPStatus.NOT_FOUND:
+            raise NotFoundError(self.response_error_message(response))
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
+            known = status < HTTPStatus.BAD_REQUEST or status in {
+                HTTPStatus.UNAUTHORIZED,
+                HTTPStatus.FORBIDDEN,
+            }
+            error = ApiError if known else BadRequestError
+            raise error(self.response_error_message(response), self.advice(status))
+        _records(response)
+
+    @override
+    def response_error_message(self, response: requests.Response) -> str:
+        try:
+            reason = api_reason(_parsed(response))
+        except ValueError:
+            reason = ""
+        return f"GET {_path(response)} answered HTTP {response.status_code}: {reason or response.reason}."
+
+    def advice(self, status: int) -> str:
+        """What a person does about a refusal with this status."""
+        if status < HTTPStatus.BAD_REQUEST:
+            return "Redirects are not followed, since the token would go along: set api_url to the host itself."
+        if status == HTTPStatus.UNAUTHORIZED:
+            return "The token was renewed once and refused again: check `cloud`, api_url and the tenant's licence."
+        if status == HTTPStatus.FORBIDDEN:
+            return (
+                f"Grant the application permission {self.permission} of WindowsDefenderATP, with admin consent: "
+                f"{APP_REGISTRATION} > API permissions."
+            )
+        return "Check api_url and the settings."
+
+    @override
+    def request_decorator(self, func: RequestFunc) -> RequestFunc:
+        """Retry with backoff what another try may mend, silently: the SDK's logs a line for each."""
+        decorated: RequestFunc = backoff.on_exception(
+            self.backoff_wait_generator,
+            RETRIED,
+            max_tries=self.backoff_max_tries,
+            on_backoff=self.backoff_handler,
+            jitter=self.backoff_jitter,
+            giveup=_is_certificate_error,
+            logger=None,
+        )(func)
+        return decorated
+
+    @override
+    def backoff_handler(self, details: Details) -> None:
+        self.connection.retries += 1
+        error = details.get("exception")
+        self.log(
+            "Trying again in %.1f s: %s",
+            details.get("wait", 0.0),
+            self._told(error),
+            level=logging.DEBUG,
+        )
+
+    def _told(self, error: BaseException | None) -> str:
+        if isinstance(error, RetriableAPIError):
+            return str(error)
+        if isinstance(error, requests.exceptions.Timeout):
+            return f"no answer within {self.timeout} s (request_timeout_seconds)."
+        if error is not None and _is_certificate_error(error):
+            return (
+                f"The certificate of {self.url_base} was not accepted. Behind a proxy or with a private CA, set "
+                "REQUESTS_CA_BUNDLE to a file with its certificates."
+            )
+        return f"the connection to {self.url_base} broke or could not be made ({type(error).__name__})."
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, by the server's own clock where it tells the time."""
+    try:
+        now = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        now = datetime.now(timezone.utc)
+    return retry_after(headers.get("Retry-After"), now.astimezone(timezone.utc))
+
+
+def _path(response: requests.Response) -> str:
+    return printable((response.request.path_url or "").partition("?")[0], 160)
+
+
+def _parsed(response: requests.Response) -> Any:
+    """The body's JSON.
+
+    Raises:
+        ValueError: it is none, or nested beyond what a parser takes.
+    """
+    try:
+        return json.loads(response.content)
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+
+
+def _records(response: requests.Response) -> list[dict[str, Any]]:
+    """The objects in `value`, parsed and checked once and then kept with the response.
+
+    Raises:
+        RetriableAPIError: the body is not JSON: cut, or a gateway's page.
+        ApiError: it is JSON of another shape.
+    """
+    kept = vars(response)
+    if "records" not in kept:
+        try:
+            document = _parsed(response)
+        except ValueError:
+            msg = f"GET {_path(response)} answered HTTP {response.status_code} with a body that is not JSON."
+            raise RetriableAPIError(msg, response) from None
+        kept["records"] = _of_documented_shape(document, _path(response))
+    return kept["records"]  # type: ignore[no-any-return]
+
+
+def _of_documented_shape(document: object, path: str) -> list[dict[str, Any]]:
+    records = document.get("value") if isinstance(document, dict) else None
+    if not isinstance(records, list):
+        fault = "there is no list `value` in it"
+    elif not all(isinstance(record, dict) for record in records):
+        fault = "an entry of `value` is no object"
+    elif not all(_is_id(record.get("id")) for record in records):
+        fault = "an entry of `value` has no id"
+    else:
+        return records
+    reason = api_reason(document)
+    msg = f"GET {path} answered with JSON of another shape than documented: {fault}{reason and f' ({reason})'}."
+    raise ApiError(msg, "Check that api_url is the Defender API's host; nothing was deleted in the target.")
+
+
+def _is_id(value: object) -> bool:
+    """Whether it can be a record's id, and a segment of a URL's path."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip(" .") != ""
+
+
+def _is_certificate_error(error: BaseException) -> bool:
+    """Whether the server's certificate was refused: no retry mends that."""
+    return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)

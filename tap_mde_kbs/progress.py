@@ -1,0 +1,126 @@
+"""What the person at the terminal sees of a sweep. Log volume grows with time, not with machines."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
+
+from tap_mde_kbs.output import signals_held
+
+if TYPE_CHECKING:
+    import logging
+
+    from tap_mde_kbs.client import Connection
+    from tap_mde_kbs.streams import Answer
+    from tap_mde_kbs.sweep import Outcome, Sweep, Verdict
+
+SECONDS_BETWEEN_LINES = 10.0
+BAR_WIDTH = 30
+NAMED_MACHINES = 20
+"""How many machines that failed are named in the log; STATE and the checks have all."""
+
+
+class Progress:
+    """Tells how a sweep goes on: before it, now and then, and at its end.
+
+    A context manager: a thread of its own tells, since a run may wait for the quota longer than a person likes.
+    """
+
+    def __init__(self, connection: Connection, sweep: Sweep[Answer], log: logging.Logger) -> None:
+        """Take what there is to tell of."""
+        self._connection = connection
+        self._sweep = sweep
+        self._log = log
+        self._total = sweep.left
+        self._kinds = dict.fromkeys(("answered", "not_found", "failed", "skipped"), 0)
+        self._kbs = 0
+        self._started = time.monotonic()
+        self._calls_before = connection.governor.calls
+        self._bar = sys.stderr.isatty()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_telling, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to tell."""
+        self._begin()
+        with signals_held():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Tell no more."""
+        self._over.set()
+        self._thread.join()
+        if self._bar:
+            sys.stderr.write("\r\x1b[K")
+
+    def _begin(self) -> None:
+        doing = {
+            "new": "Sweep {v} begins",
+            "resumed": "Sweep {v} goes on",
+            "healing": "Sweep {v}: machines that failed are asked again",
+        }[self._sweep.mode].format(v=self._sweep.version)
+        self._log.info(
+            "%s: %d machines to ask, %s by the quota.",
+            doing,
+            self._total,
+            duration(self._seconds_left()),
+        )
+
+    def count(self, outcome: Outcome[Answer]) -> None:
+        """Take note of an outcome that was written."""
+        self._kinds[outcome.kind] += 1
+        self._kbs += len(outcome.answer.rows) if outcome.answer else 0
+        if outcome.kind == "failed" and self._kinds["failed"] <= NAMED_MACHINES:
+            self._log.warning("Machine %s gave no answer: %s", outcome.machine_id, outcome.reason)
+
+    def end(self, told: str, verdict: Verdict) -> None:
+        """Sum up: what became of the machines, what it cost, and whether the target deletes."""
+        governor = self._connection.governor
+        self._log.info(
+            "Sweep %d: %d answered, %d not found, %d failed, %d skipped; %d missing KBs. %d calls in %s (%d %% of the "
+            "quota used), %d retries, throttled %d times.",
+            self._sweep.version,
+            *self._kinds.values(),
+            self._kbs,
+            governor.calls - self._calls_before,
+            duration(time.monotonic() - self._started),
+            round(100 * governor.used()),
+            self._connection.retries,
+            governor.throttled,
+        )
+        level = self._log.info if verdict.activate else self._log.warning
+        level("%s", told)
+
+    def _keep_telling(self) -> None:
+        while not self._over.wait(1.0 if self._bar else SECONDS_BETWEEN_LINES):
+            self._tell()
+
+    def _tell(self) -> None:
+        done = self._total - self._sweep.left
+        text = (
+            f"{done}/{self._total} machines, {self._kbs} KBs, "
+            f"{self._connection.governor.calls - self._calls_before} calls, {self._connection.retries} retries, "
+            f"{duration(self._seconds_left())} left"
+        )
+        if self._bar:
+            filled = BAR_WIDTH * done // max(1, self._total)
+            sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {text}")
+            sys.stderr.flush()
+        else:
+            self._log.info("%s", text)
+
+    def _seconds_left(self) -> float:
+        return self._connection.governor.seconds_for(self._sweep.left)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 12 min, 6 h 10 min."""
+    minutes = round(seconds / 60)
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{max(0, round(seconds))} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour

@@ -1,0 +1,299 @@
+"""The settings: their schema, what belongs together, and the table of clouds. Makes no call."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dotenv import find_dotenv, load_dotenv
+from jsonschema import Draft202012Validator
+from singer_sdk import typing as th
+from singer_sdk.configuration._dict_config import parse_environment_config
+
+from tap_mde_kbs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PACKAGE = "tap-mde-kbs"
+ENVIRONMENT_PREFIX = "TAP_MDE_KBS_"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a run signs in, whom it asks, and for which scope; URLs without a slash at the end."""
+
+    authority_url: str
+    api_url: str
+    token_scope: str
+
+
+# learn.microsoft.com, "Microsoft Defender for Endpoint for US Government customers", section API. The scope of gcc is
+# not documented: two other clients use the API host's, so `token_scope` overrides it.
+CLOUDS: Mapping[str, Endpoints] = {
+    "commercial": Endpoints(
+        "https://login.microsoftonline.com",
+        "https://api.securitycenter.microsoft.com",
+        "https://api.securitycenter.microsoft.com/.default",
+    ),
+    "gcc": Endpoints(
+        "https://login.microsoftonline.com",
+        "https://api-gcc.securitycenter.microsoft.us",
+        "https://api-gcc.securitycenter.microsoft.us/.default",
+    ),
+    "gcc_high": Endpoints(
+        "https://login.microsoftonline.us",
+        "https://api-gov.securitycenter.microsoft.us",
+        "https://api-gov.securitycenter.microsoft.us/.default",
+    ),
+    "dod": Endpoints(
+        "https://login.microsoftonline.us",
+        "https://api-gov.securitycenter.microsoft.us",
+        "https://api-gov.securitycenter.microsoft.us/.default",
+    ),
+}
+
+SCHEMA: dict[str, Any] = th.PropertiesList(
+    th.Property(
+        "tenant_id",
+        th.StringType,
+        required=True,
+        title="Tenant ID",
+        description="Directory (tenant) id: a GUID, or a domain of the tenant.",
+    ),
+    th.Property(
+        "client_id",
+        th.StringType,
+        required=True,
+        title="Client ID",
+        description="Application (client) id of the app registration.",
+    ),
+    th.Property(
+        "client_secret",
+        th.StringType,
+        required=True,
+        secret=True,
+        title="Client secret",
+        description="Value of the client secret (not its Secret ID).",
+    ),
+    th.Property(
+        "cloud",
+        th.StringType,
+        allowed_values=list(CLOUDS),
+        default="commercial",
+        title="Cloud",
+        description="The tenant's cloud: sets login authority, API host and token scope in one.",
+    ),
+    th.Property(
+        "api_url",
+        th.StringType,
+        title="API URL",
+        description=(
+            "API host instead of the cloud's: a regional host, a gateway, the simulator. "
+            "https only. Keep to one host: a change of host is a change of scope."
+        ),
+    ),
+    th.Property(
+        "authority_url",
+        th.StringType,
+        title="Authority URL",
+        description="Login authority instead of the cloud's, without the tenant. https only.",
+    ),
+    th.Property(
+        "token_scope",
+        th.StringType,
+        title="Token scope",
+        description="Scope to ask a token for instead of the cloud's; ends in /.default.",
+    ),
+    th.Property(
+        "machines_filter",
+        th.StringType,
+        title="Machines filter",
+        description="OData $filter for the machine list, for example: osPlatform eq 'Windows11'",
+    ),
+    th.Property(
+        "include_not_onboarded",
+        th.BooleanType,
+        default=False,
+        title="Include machines that are not onboarded",
+        description=(
+            "Ask for the missing KBs of devices that were only discovered too. Each costs a call of the "
+            "quota, and vulnerability management assesses onboarded ones."
+        ),
+    ),
+    th.Property(
+        "requests_per_minute",
+        th.IntegerType(minimum=1),
+        default=100,
+        title="Requests per minute",
+        description="Share of the API's quota of 100 calls a minute that this tap may use.",
+    ),
+    th.Property(
+        "requests_per_hour",
+        th.IntegerType(minimum=1),
+        default=1500,
+        title="Requests per hour",
+        description="Share of the API's quota of 1,500 calls an hour that this tap may use.",
+    ),
+    th.Property(
+        "max_parallel_requests",
+        th.IntegerType(minimum=1, maximum=64),
+        default=4,
+        title="Parallel requests",
+        description="Calls in flight at once; four or five fill 100 a minute at the API's usual latency.",
+    ),
+    th.Property(
+        "request_timeout_seconds",
+        th.IntegerType(minimum=1, maximum=3600),
+        default=60,
+        title="Request timeout",
+        description="Seconds to wait for a connection, and for each next piece of an answer.",
+    ),
+    th.Property(
+        "time_limit_minutes",
+        th.NumberType(exclusive_minimum=0),
+        title="Time limit",
+        description="Stop cleanly after so many minutes, exit status 0; the next run goes on from there.",
+    ),
+    th.Property(
+        "max_shrink_percent",
+        th.NumberType(minimum=0, maximum=100),
+        default=5,
+        title="Largest believed shrink",
+        description=(
+            "Delete nothing in the target when the machines listed or answered are fewer than last time by more "
+            "than this; a second run in a row that ends there is believed."
+        ),
+    ),
+    th.Property(
+        "emit_activate_version_messages",
+        th.BooleanType,
+        default=True,
+        title="Emit ACTIVATE_VERSION messages",
+        description=(
+            "Tell the target at the end of a complete sweep to delete what is no longer there: machines that "
+            "left, updates that were installed. Turn it off where several tenants share one table."
+        ),
+    ),
+    th.Property(
+        "user_agent",
+        th.StringType,
+        default=f"{PACKAGE}/{version(PACKAGE)}",
+        title="User agent",
+        description="User-Agent header of every call.",
+    ),
+    additional_properties=False,
+).to_dict()
+
+
+def from_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that environment variables, or a `.env` at or above the working folder, give.
+
+    The SDK looks for `.env` beside its own code and lets it override the environment; here it is looked
+    for where people put it, and the environment goes first.
+
+    Raises:
+        SettingsError: for a number that is none.
+    """
+    load_dotenv(find_dotenv(usecwd=True), override=False)
+    numbers = {}
+    for name, prop in schema["properties"].items():
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        for kind, convert in (("integer", int), ("number", float)):
+            if variable in os.environ and kind in prop.get("type", ()):
+                try:
+                    numbers[name] = convert(os.environ[variable])
+                except ValueError:
+                    msg = f"The environment variable {variable} is not of type {kind}."
+                    raise SettingsError(msg, "Correct or unset it.") from None
+    return {
+        **parse_environment_config(dict(schema), ENVIRONMENT_PREFIX, dotenv_path=os.devnull),
+        **numbers,
+    }
+
+
+def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Refuse settings that are unknown, missing, of a wrong type, or that do not belong together.
+
+    Values are never quoted: one of them may be a secret that was put under the wrong name.
+
+    Raises:
+        SettingsError: names each, with what to do.
+    """
+    if problems := [*_problems(config, schema)]:
+        raise SettingsError("\n".join(problems))
+
+
+def endpoints(config: Mapping[str, Any]) -> Endpoints:
+    """The one place where `cloud` and what overrides it become URLs."""
+    cloud = CLOUDS[config.get("cloud") or "commercial"]
+    return Endpoints(
+        authority_url=(config.get("authority_url") or cloud.authority_url).rstrip("/"),
+        api_url=(config.get("api_url") or cloud.api_url).rstrip("/"),
+        token_scope=config.get("token_scope") or cloud.token_scope,
+    )
+
+
+def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    for error in Draft202012Validator(dict(schema)).iter_errors(dict(config)):
+        name = ".".join(str(part) for part in error.absolute_path)
+        if error.validator == "additionalProperties" and not name:
+            yield from (_unknown(key, schema) for key in sorted(set(config) - set(schema["properties"])))
+        elif error.validator == "required" and not name:
+            yield from (_missing(key) for key in error.validator_value if key in error.message)
+        else:
+            yield f"The setting {name or 'config'} is not valid: it must be {_rule(error)}."
+    for key in ("tenant_id", "client_id", "client_secret"):
+        if isinstance(config.get(key), str) and not config[key].strip():
+            yield _missing(key)
+    if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
+        yield "The setting tenant_id is not a tenant's: give its GUID or a domain of it, nothing else."
+    for key in ("api_url", "authority_url"):
+        if config.get(key) and not _is_https(config[key]):
+            yield f"The setting {key} is not an https:// URL of a host alone: no http, no user, no query."
+    scope = config.get("token_scope")
+    if scope and not str(scope).endswith("/.default"):
+        yield "The setting token_scope must end in /.default."
+
+
+def _missing(key: str) -> str:
+    return (
+        f"The setting {key} is missing. Set it in the config file, or {ENVIRONMENT_PREFIX}{key.upper()} "
+        "with --config=ENV."
+    )
+
+
+def _unknown(key: str, schema: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, schema["properties"], n=1)
+    advice = f"Did you mean {near[0]}?" if near else "`tap-mde-kbs --about` lists them."
+    return f"There is no setting {key[:80]!r}. {advice}"
+
+
+def _rule(error: Any) -> str:
+    if error.validator == "enum":
+        return "one of " + ", ".join(map(str, error.validator_value))
+    if error.validator == "type":
+        return "of type " + " or ".join(kind for kind in error.validator_value if kind != "null")
+    return f"such that {error.validator} {error.validator_value} holds"
+
+
+def _is_path_segment(tenant: str) -> bool:
+    return all(character.isalnum() or character in "-._" for character in tenant.strip()) and bool(tenant.strip("."))
+
+
+def _is_https(url: object) -> bool:
+    try:
+        parts = urlsplit(str(url))
+        return (
+            parts.scheme == "https"
+            and bool(parts.hostname)
+            and parts.username is None
+            and not (parts.query or parts.fragment)
+            and parts.port != 0
+        )
+    except ValueError:  # a port that is no number, an IPv6 address without its bracket
+        return False

@@ -1,0 +1,395 @@
+"""The streams: `machines`, `missing_kbs` of each, and `missing_kbs_checks`, a row for every machine and sweep.
+
+How they sit on singer-sdk 0.54: a parent starts its child once, by hand and in its tail, so that every
+stream has one SCHEMA and all machines come before the first KB. The SDK's underscored names that this
+needs (`_sync_children`, `_write_record_message`, `_stream_version`) are used here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import time
+from datetime import datetime, timezone
+from functools import cached_property
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from singer_sdk.mapper import RemoveRecordTransform
+from singer_sdk.singerlib import ActivateVersionMessage
+from typing_extensions import override
+
+from tap_mde_kbs import schemas
+from tap_mde_kbs.client import DefenderStream
+from tap_mde_kbs.errors import BadRequestError, NoAnswerError, NotFoundError, TapError
+from tap_mde_kbs.governor import Stopped
+from tap_mde_kbs.listing import walk
+from tap_mde_kbs.output import signals_held
+from tap_mde_kbs.progress import Progress
+from tap_mde_kbs.sweep import (
+    ApiDown,
+    Bookmark,
+    Listed,
+    NotFound,
+    Outcome,
+    Sweep,
+    Threads,
+    Unavailable,
+    Verdict,
+    believe,
+    sweeps,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from singer_sdk.helpers.types import Context
+    from singer_sdk.tap_base import Tap
+
+    from tap_mde_kbs.client import Connection
+
+PAGE_SIZE = 10_000
+"""The most machines that the API gives at once."""
+
+SECONDS_BETWEEN_STATES = 10.0
+ONBOARDED = (None, "Onboarded")
+"""The values of `onboarding_status` that count as onboarded; absent is not known to be otherwise."""
+
+
+class Answer(NamedTuple):
+    """What a machine lacks: its rows, and when the API answered."""
+
+    rows: list[dict[str, Any]]
+    checked_at: str
+
+
+def _now() -> str:
+    return schemas.utc(datetime.now(timezone.utc))
+
+
+class _Threads(Threads[Answer]):
+    """A pool whose threads never get the signals that end a run."""
+
+    @override
+    def submit(self, machine_id: str) -> None:
+        with signals_held():
+            super().submit(machine_id)
+
+
+class TapStream(DefenderStream):
+    """What the three streams share: rows made to fit the schema, and the end of a version."""
+
+    @cached_property
+    def unlisted(self) -> schemas.Unlisted:
+        """Where fields that no schema lists are reported, each once a run."""
+        return schemas.Unlisted(self.logger.warning)
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether rows go to batch files: they carry no version, so nothing is ever activated."""
+        return self.get_batch_config(self.config) is not None
+
+    def activate(self, version: int) -> str:
+        """Tell the target that rows of earlier versions are gone; returns what was done, as a sentence."""
+        if not self.config["emit_activate_version_messages"]:
+            return f"{self.name}: not activated, emit_activate_version_messages is off."
+        if self.in_batches:
+            return f"{self.name}: not activated, batch files carry no version."
+        if not self.selected:
+            return f"{self.name}: not activated, it is not selected."
+        for stream_map in self.stream_maps:
+            if not isinstance(stream_map, RemoveRecordTransform):
+                self._tap.write_message(ActivateVersionMessage(stream=stream_map.stream_alias, version=version))
+        return f"{self.name}: version {version} activated."
+
+    @override
+    def generate_child_contexts(self, record: Any, context: Context | None) -> Iterable[Context | None]:
+        """Nothing: the child is started once, not for every record."""
+        return ()
+
+
+class Machines(TapStream):
+    """Every machine that the tenant lists and the application may see, once a run."""
+
+    name = "machines"
+    path = "/api/machines"
+    primary_keys = ("id",)
+    schema = schemas.MACHINES
+    permission = "Machine.Read.All"
+
+    def __init__(self, tap: Tap, connection: Connection) -> None:
+        """Begin with no machine listed."""
+        super().__init__(tap, connection)
+        self.listed: dict[str, Listed] = {}
+        self.believed = True
+
+    @override
+    def get_records(self, context: Context | None) -> Iterator[dict[str, Any]]:
+        """List the machines; when the last is out, activate them and start the sweep."""
+        bookmark = self.stream_state
+        version = max(int(time.time()), bookmark["version"] + 1)
+        self._stream_version = None if self.in_batches else version
+        listed_at = _now()
+        seen: set[str] = set()
+        last = bookmark["listed"]
+        try:
+            yield from self._list(seen, listed_at)
+            if last is not None and len(seen) < last:
+                self.log(
+                    "%d machines listed, fewer than the %d of last time: listing again.",
+                    len(seen),
+                    last,
+                )
+                yield from self._list(seen, listed_at)
+        except Stopped:
+            self.logger.warning("time_limit_minutes is over before all machines were listed: nothing was asked.")
+            return
+        self._end_listing(len(seen), version)
+        self._sync_children({})
+
+    @override
+    def validate_response(self, response: Any) -> None:
+        if response.status_code != HTTPStatus.NOT_FOUND:
+            super().validate_response(response)
+
+    @override
+    def parse_response(self, response: Any) -> Iterable[Any]:
+        """Take a 404 for an empty list: so the API says that there are no recent machines."""
+        return ([],) if response.status_code == HTTPStatus.NOT_FOUND else super().parse_response(response)
+
+    @override
+    def get_url_params(self, context: Context | None, next_page_token: Any) -> dict[str, Any]:
+        return {
+            "$top": PAGE_SIZE,
+            "$skip": (context or {})["skip"],
+            "$filter": self.config.get("machines_filter") or None,
+        }
+
+    @override
+    def advice(self, status: int) -> str:
+        if status == HTTPStatus.BAD_REQUEST and self.config.get("machines_filter"):
+            return "Correct machines_filter (an OData $filter), or leave it out."
+        return super().advice(status)
+
+    @override
+    def backoff_max_tries(self) -> int:
+        """More than for one machine: without the list there is no run."""
+        return 6
+
+    def _list(self, seen: set[str], listed_at: str) -> Iterator[dict[str, Any]]:
+        for machine in walk(lambda position: self.ask({"skip": position})):
+            record = schemas.machine_fields(machine, self.unlisted)
+            if record["id"] in seen:
+                continue
+            seen.add(record["id"])
+            record["listed_at"] = listed_at
+            if self._is_in_scope(record):
+                self.listed[record["id"]] = Listed(record["id"], asked=self._is_asked(record))
+            yield record
+
+    def _is_in_scope(self, record: dict[str, Any]) -> bool:
+        """Whether the stream's own map keeps the machine; one that writes no machine at all keeps every one."""
+        stream_map = self.stream_maps[0]
+        return isinstance(stream_map, RemoveRecordTransform) or bool(stream_map.get_filter_result(record))
+
+    def _is_asked(self, record: dict[str, Any]) -> bool:
+        return self.config["include_not_onboarded"] or record["onboarding_status"] in ONBOARDED
+
+    def _end_listing(self, count: int, version: int) -> None:
+        bookmark = self.stream_state
+        last = bookmark["listed"]
+        self.believed, bookmark["short_lists"] = believe(
+            count, last, bookmark["short_lists"], float(self.config["max_shrink_percent"])
+        )
+        bookmark["version"] = version
+        if self.believed:
+            bookmark["listed"] = count
+            self.log("%d machines listed. %s", count, self.activate(version))
+        elif count:
+            self.logger.warning(
+                "Only %d machines listed, %d last time: nothing is deleted unless the next run lists as few. Has the "
+                "application lost a device group?",
+                count,
+                last,
+            )
+        else:
+            self.logger.warning("No machines listed: nothing is deleted.")
+
+
+class MissingKbs(TapStream):
+    """The security updates that each machine lacks."""
+
+    name = "missing_kbs"
+    path = "/api/machines/{machine_id}/getmissingkbs"
+    primary_keys = ("machine_id", "id")
+    schema = schemas.MISSING_KBS
+    permission = "Software.Read.All"
+    parent_stream_type = Machines
+    state_partitioning_keys = ()
+
+    def __init__(self, tap: Tap, connection: Connection, machines: Machines) -> None:
+        """Take the stream that lists the machines to ask."""
+        super().__init__(tap, connection)
+        self._machines = machines
+        self._sweep: Sweep[Answer] | None = None
+        self._saved_at = 0.0
+
+    @override
+    def get_records(self, context: Context | None) -> Iterator[dict[str, Any]]:
+        """Sweep over the listed machines; see `sweep`."""
+        self._sync_children({})
+        if self.in_batches:
+            self.logger.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
+        with _Threads(self._answer, self.connection.parallel) as pool:
+            for sweep in self._sweeps(pool):
+                yield from self._run(sweep)
+
+    def save(self) -> None:
+        """Write a STATE as of the last machine that is wholly out; not where batch files are still to be written."""
+        self._saved_at = time.monotonic()
+        if self._sweep and not (self.in_batches and self._sweep.verdict is None):
+            self.stream_state["sweep"] = self._sweep.bookmark.to_dict()
+        if not self.in_batches:
+            self._tap.state_writer.write_state(self.tap_state)
+
+    def _sweeps(self, pool: Threads[Answer]) -> Iterator[Sweep[Answer]]:
+        return sweeps(
+            Bookmark.from_dict(self.stream_state["sweep"]),
+            self._machines.listed.values(),
+            scope=self._scope,
+            pool=pool,
+            listing_believed=self._machines.believed,
+            max_shrink_percent=float(self.config["max_shrink_percent"]),
+        )
+
+    def _run(self, sweep: Sweep[Answer]) -> Iterator[dict[str, Any]]:
+        self._sweep = sweep
+        self._stream_version = None if self.in_batches else sweep.version
+        progress = Progress(self.connection, sweep, self.logger)
+        try:
+            with progress:
+                self.save()
+                for outcome in sweep.outcomes():
+                    yield from self._write(outcome, sweep.version)
+                    progress.count(outcome)
+                    if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
+                        self.save()
+        except ApiDown as error:
+            msg = f"The API is down: {error}. Nothing was deleted; the next run goes on from here."
+            raise TapError(msg) from None
+        except Stopped:
+            self.save()
+            self.logger.warning(
+                "time_limit_minutes is over: stopped with %d machines to go; the next run goes on from here.",
+                sweep.left,
+            )
+        if sweep.verdict:
+            self._end(sweep, sweep.verdict, progress)
+
+    def _write(self, outcome: Outcome[Answer], version: int) -> Iterator[dict[str, Any]]:
+        answer = outcome.answer
+        if answer:
+            yield from answer.rows
+        for checks in self.child_streams:
+            if checks.selected:
+                checks._write_record_message(  # noqa: SLF001 - see the module's docstring
+                    {
+                        "machine_id": outcome.machine_id,
+                        "sweep": version,
+                        "checked_at": answer.checked_at if answer else _now(),
+                        "outcome": outcome.kind,
+                        "missing_kbs": len(answer.rows) if answer else None,
+                        "missing_kb_ids": [row["id"] for row in answer.rows] if answer else None,
+                    }
+                )
+
+    def _end(self, sweep: Sweep[Answer], verdict: Verdict, progress: Progress) -> None:
+        told = self.activate(sweep.version) if verdict.activate else f"{self.name}: not activated. {verdict.reason}"
+        self.save()
+        progress.end(told, verdict)
+        if verdict.fails:
+            msg = f"{len(verdict.newly_failed)} machines gave no answer that had given one before, too many to go on."
+            raise TapError(msg, "The table is as current as could be; nothing was deleted. Run again.")
+
+    def _answer(self, machine_id: str) -> Answer:
+        """Ask for the missing KBs of a machine; called in the pool's threads.
+
+        Source: learn.microsoft.com, "Get missing KBs by device ID".
+        """
+        try:
+            records = self.ask({"machine_id": quote(machine_id, safe="")})
+        except NotFoundError as error:
+            raise NotFound(str(error)) from None
+        except (NoAnswerError, BadRequestError) as error:
+            raise Unavailable(str(error)) from None
+        checked_at = _now()
+        rows: dict[str, dict[str, Any]] = {}
+        for record in records:
+            row = schemas.kb_fields(record, self.unlisted)
+            rows.setdefault(
+                row["id"],
+                {"machine_id": machine_id, **row, "first_seen_at": None, "checked_at": checked_at},
+            )
+        return Answer([*rows.values()], checked_at)
+
+    @override
+    def backoff_max_tries(self) -> int:
+        """Few: the sweep asks again later, and more patiently."""
+        return 3
+
+    @property
+    def _scope(self) -> str:
+        """A hash of all that decides which machines are asked; another one means another sweep."""
+        decides = [
+            self.config["tenant_id"],
+            self.connection.endpoints.api_url,
+            "per_machine",
+            self.config.get("machines_filter") or None,
+            self.config["include_not_onboarded"],
+            _filters_of(self._machines.name, self.config.get("stream_maps") or {}),
+        ]
+        return hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
+
+
+class MissingKbsChecks(TapStream):
+    """What became of each machine in each sweep: the history of what was missing since when."""
+
+    name = "missing_kbs_checks"
+    primary_keys = ("machine_id", "sweep")
+    schema = schemas.MISSING_KBS_CHECKS
+    permission = MissingKbs.permission
+    parent_stream_type = MissingKbs
+    state_partitioning_keys = ()
+
+    @override
+    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
+        """Nothing of its own: `MissingKbs` writes a check when the machine's last KB is out."""
+        return ()
+
+
+def listing_bookmark(state: object) -> dict[str, Any]:
+    """What STATE keeps of the machine list, all of it: its version, how many were believed, how many lists were not."""
+    kept = state if isinstance(state, dict) else {}
+
+    def count(key: str) -> int | None:
+        value = kept.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+    return {
+        "version": count("version") or 0,
+        "listed": count("listed"),
+        "short_lists": count("short_lists") or 0,
+    }
+
+
+def _filters_of(stream: str, stream_maps: Mapping[str, Any]) -> list[str]:
+    return [
+        str(definition["__filter__"])
+        for key, definition in stream_maps.items()
+        if isinstance(definition, dict)
+        and "__filter__" in definition
+        and "__source__" not in definition
+        and fnmatch.fnmatch(stream, key)
+    ]

@@ -1,0 +1,57 @@
+"""What every test starts from: a clean environment, simulators that were not misused, one PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from demo.postgres import Postgres
+from demo.postgres import postgres as throw_away_postgres
+from tap_mde_kbs.simulator import Fleet, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES_OF_USERS = ("TAP_MDE_KBS_", "TARGET_", "MELTANO_", "SINGER_SDK_", "AZURE_", "IDENTITY_", "PG")
+TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the developer's settings, proxies and authorities from every test."""
+    for name in os.environ:
+        if name in TRUST or (name.startswith(NAMES_OF_USERS) and name != "PG_BIN"):
+            monkeypatch.delenv(name)
+
+
+class StartSimulator(Protocol):
+    """Starts a simulator that is stopped at the end of the test."""
+
+    def __call__(self, fleet: Fleet | int = 40, **options: Any) -> Simulator:
+        """Take a fleet, or how many machines; the options are the Simulator's."""
+
+
+@pytest.fixture
+def simulate() -> Iterator[StartSimulator]:
+    """Simulated tenants; at the end of the test nobody may have broken the API's rules on one."""
+    started: list[Simulator] = []
+    with contextlib.ExitStack() as stack:
+
+        def start(fleet: Fleet | int = 40, **options: Any) -> Simulator:
+            whole = Fleet(machines=fleet, seed=1) if isinstance(fleet, int) else fleet
+            started.append(stack.enter_context(Simulator(whole, **options)))
+            return started[-1]
+
+        yield start
+        violations = [violation for simulator in started for violation in simulator.violations]
+    assert violations == []
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL for the session; each test takes a schema of its own."""
+    with throw_away_postgres() as database:
+        yield database

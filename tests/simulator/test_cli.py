@@ -1,0 +1,145 @@
+"""`mde-simulator`, as a process."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from tap_mde_kbs.simulator import Fleet
+from tap_mde_kbs.simulator.faults import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMAND = [sys.executable, "-m", "tap_mde_kbs.simulator"]
+
+
+class Running:
+    """The command, up and ready."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        for line in process.stdout or ():
+            self.lines.append(line.rstrip("\n"))
+            if line.startswith("# ready"):
+                break
+        self.environment = dict(shlex.split(line)[1].split("=", 1) for line in self.lines if line.startswith("export "))
+
+    def session(self, *, signed_in: bool = True) -> requests.Session:
+        """A client that knows nothing but the environment."""
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = self.environment["REQUESTS_CA_BUNDLE"]
+        if signed_in:
+            tenant = self.environment["TAP_MDE_KBS_TENANT_ID"]
+            url = f"{self.environment['TAP_MDE_KBS_AUTHORITY_URL']}/{tenant}/oauth2/v2.0/token"
+            form = {
+                "grant_type": "client_credentials",
+                "client_id": self.environment["TAP_MDE_KBS_CLIENT_ID"],
+                "client_secret": self.environment["TAP_MDE_KBS_CLIENT_SECRET"],
+                "scope": "https://api.securitycenter.microsoft.com/.default",
+            }
+            token = session.post(url, data=form, timeout=10).json()["access_token"]
+            session.headers["Authorization"] = f"Bearer {token}"
+        return session
+
+    def get(self, path: str) -> requests.Response:
+        """One call."""
+        with self.session() as session:
+            return session.get(f"{self.environment['TAP_MDE_KBS_API_URL']}{path}", timeout=10)
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Running]:
+    """Run the command with these options."""
+    process = subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield Running(process)
+        finally:
+            process.kill()
+
+
+def test_it_prints_exports_and_ready_and_serves_what_it_prints() -> None:
+    with running("--machines", "12", "--seed", "3", "--port", "0") as command:
+        *exports, ready = command.lines
+        assert all(re.fullmatch(r"export [A-Z_]+='[^']+'", line) for line in exports)
+        assert set(command.environment) == {
+            *("TAP_MDE_KBS_TENANT_ID", "TAP_MDE_KBS_CLIENT_ID", "TAP_MDE_KBS_CLIENT_SECRET"),
+            *("TAP_MDE_KBS_API_URL", "TAP_MDE_KBS_AUTHORITY_URL", "REQUESTS_CA_BUNDLE"),
+        }
+        assert ready.startswith("# ready")
+        ids = [machine["id"] for machine in command.get("/api/machines").json()["value"]]
+        assert ids == Fleet(12, seed=3).listing()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_status_0_and_a_word_about_what_happened(number: int) -> None:
+    with running("--machines", "3") as command:
+        command.get("/api/machines")
+        command.process.send_signal(number)
+        out, err = command.process.communicate(timeout=10)
+        assert (command.process.returncode, out) == (0, "")
+        assert err == "1 calls, 0 violations\n"
+
+
+def test_the_documented_quota_is_the_default_and_can_be_changed_or_switched_off() -> None:
+    for options, admitted in (((), 100), (("--requests-per-minute", "5"), 5), (("--no-quota",), 110)):
+        with running("--machines", "1", *options) as command, command.session() as session:
+            url = f"{command.environment['TAP_MDE_KBS_API_URL']}/api/machines"
+            statuses = [session.get(url, timeout=10).status_code for _ in range(110)]
+            assert statuses == [200] * admitted + [429] * (110 - admitted)
+
+
+def test_night_faults_roles_and_page_size_can_be_chosen() -> None:
+    options = ["--machines", "50", "--night", "40", "--page-size", "7", "--role", "Machine.Read.All"]
+    with running(*options, "--fault", "500:times=1", "--latency", "0.01") as command:
+        assert command.get("/api/machines").status_code == 500
+        body = command.get("/api/machines").json()
+        assert [machine["id"] for machine in body["value"]] == Fleet(50, night=40).listing()[:7]
+        assert command.get("/api/Software").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--machines", "many"], "--machines"),
+        (["--machines", "100001"], "100000"),
+        (["--port", "-1"], "--port"),
+        (["--latency", "slow"], "--latency"),
+        (["--fault", "nonsense"], "nonsense"),
+        (["--fault", "500:times=x"], "times"),
+        (["--nonsense"], "--nonsense"),
+        (["--seed", "x"], "--seed"),
+        (["--page-size", "0"], "--page-size"),
+        (["surplus"], "surplus"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_status_2(options: list[str], word: str) -> None:
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"mde-simulator: .*\n", done.stderr)
+    assert word in done.stderr
+
+
+def test_a_port_in_use_is_one_line_and_status_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"mde-simulator: cannot listen on port {port}: .*\n", done.stderr)
+
+
+def test_help_names_every_fault() -> None:
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=20)
+    assert all(kind in done.stdout for kind in KINDS)
