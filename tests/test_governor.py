@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual import TICK, Clock
+from tests.virtual import TICK, Clock
 
 from tap_mde_kbs.governor import Governor, Stopped, retry_after
 
@@ -87,6 +87,19 @@ def test_what_is_remembered_does_not_grow_with_the_calls() -> None:
         governor.sent()
     held = [len(times) for _, times in governor._windows]  # noqa: SLF001
     assert held == [2, 7]
+
+
+def test_the_share_used_is_that_of_the_longest_window() -> None:
+    """For the summary: how much of the hour's calls are used, other runs' not counted."""
+    clock = Clock()
+    governor = Governor([(2, 60.0), (10, 3600.0)], clock=clock)
+    assert governor.used() == 0.0
+    governor.sent()
+    clock.now += 1800
+    governor.sent()
+    assert governor.used() == 0.2
+    clock.now += 1801
+    assert governor.used() == 0.1
 
 
 def test_a_governor_without_limits_never_waits() -> None:

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from virtual import Clock, Network
+from tests.virtual import Clock, Network
 
 from tap_mde_kbs.governor import Governor
 from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual import Clock, Desk
+from tests.virtual import Clock, Desk
 
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.sweep import (
