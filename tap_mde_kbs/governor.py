@@ -12,7 +12,7 @@ Decisions:
   window is `margin` seconds longer here than there.
 - Several calls in flight meet the same throttling: a 429 without a readable Retry-After that
   arrives during a pause neither prolongs it nor makes the next one longer.
-- A clock that goes back (the default one cannot) counts as one that stood still since the last look.
+- A clock that goes back (the default one cannot) counts as one that stood still since last read.
 - One governor is one set of limits. An endpoint with limits of its own gets a governor of its own.
 """
 
