@@ -24,7 +24,7 @@ demo: $(OWN_UV)
 
 # The other Pythons first, so that the last line is that of the whole run.
 test: $(OWN_UV)
-	$(RUN) --group test python tests/every_python.py $(PYTEST) -m every_python
+	$(RUN) --group test python tests/every_python.py pytest -m every_python
 	$(RUN) --group test $(PYTEST)
 
 lint: $(OWN_UV)
