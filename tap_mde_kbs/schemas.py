@@ -72,6 +72,14 @@ def integer(value: Any, unlisted: Unlisted) -> int:  # noqa: ARG001
     return number
 
 
+def build_number(value: Any, unlisted: Unlisted) -> int:
+    """A build, 22631; of a whole version as text (`10.0.22631.4317` is seen) the part that is the build."""
+    if isinstance(value, str) and "." in value:
+        parts = value.split(".")
+        value = parts[2] if len(parts) > 2 else parts[0]  # noqa: PLR2004 - major, minor, build, revision
+    return integer(value, unlisted)
+
+
 def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001
     """A boolean; the words are taken too."""
     if isinstance(value, str) and value.lower() in {"true", "false"}:
@@ -167,7 +175,7 @@ machine_fields = Fields(
         "osProcessor": text,
         "osArchitecture": text,
         "version": text,
-        "osBuild": integer,
+        "osBuild": build_number,
         "lastIpAddress": text,
         "lastExternalIpAddress": text,
         "agentVersion": text,
@@ -207,7 +215,7 @@ kb_fields = Fields(
         "url": text,
         "machineMissedOn": integer,
         "cveAddressed": integer,
-        "osBuild": integer,
+        "osBuild": build_number,
     },
 )
 
