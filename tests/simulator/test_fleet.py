@@ -79,6 +79,13 @@ def test_machine_missed_on_counts_the_machines() -> None:
     assert fleet.kb(kb_id)["machineMissedOn"] == sum(kb_id in ids for ids in truth.values()) > 0
 
 
+def test_machine_missed_on_is_counted_anew_when_time_passes() -> None:
+    fleet = Fleet(150, seed=1, night=10)
+    assert fleet.missed_on()
+    fleet.pass_days(20)
+    assert fleet.missed_on() == Fleet(150, seed=1, night=30).missed_on()
+
+
 def test_only_windows_machines_miss_updates() -> None:
     fleet = Fleet(300, seed=1, night=10)
     for id_, missing in fleet.missing().items():
