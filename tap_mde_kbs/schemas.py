@@ -47,7 +47,9 @@ RENAMED: Mapping[str, str] = {"version": "os_release"}
 # C0 controls but tab and line ends, which no warehouse needs and PostgreSQL refuses (NUL), and halves of surrogate
 # pairs, which no encoder takes.
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
-_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
+_DATE_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE | re.ASCII
+)
 _INT64 = 2**63
 
 
@@ -150,7 +152,7 @@ class Fields:
             return None
         try:
             return convert(value, unlisted)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, OverflowError):
             unlisted.note(
                 f"{self._where}.{name}",
                 "had a value of another type than documented: null instead.",
