@@ -179,7 +179,14 @@ class SignIn(AuthBase):
             return result
         if result.get("error") == "temporarily_unavailable":
             raise _UnavailableError(printable(result.get("error_description"), 200))
-        raise sign_in_error(result)
+        raise self._refused(result)
+
+    def _refused(self, result: dict[str, Any]) -> SignInError:
+        """Leave out a client id that is none: Entra ID quotes it, and it may be the secret under the wrong name."""
+        client_id, description = self._config["client_id"], str(result.get("error_description") or "")
+        if not re.fullmatch(r"[0-9a-fA-F-]{36}", client_id):
+            description = description.replace(client_id, "…")
+        return sign_in_error({**result, "error_description": description})
 
     @staticmethod
     def _refused_or_unavailable(error: ValueError) -> Exception:
