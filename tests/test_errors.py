@@ -17,7 +17,7 @@ import pytest
 from tap_mde_kbs import errors
 from tap_mde_kbs.simulator import Fault, Fleet
 from tests.catalogs import discovered
-from tests.singer import TAP, UNLIMITED, Messages, clean_environ, run_tap
+from tests.singer import TAP, UNLIMITED, Messages, clean_environ, hurrying, run_tap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -342,12 +342,6 @@ def trusting(folder: Path, *simulators: Simulator) -> dict[str, str]:
     bundle = folder / "all.pem"
     bundle.write_text("\n".join(Path(simulator.ca_file).read_text() for simulator in simulators))
     return {"REQUESTS_CA_BUNDLE": str(bundle)}
-
-
-def hurrying(folder: Path) -> dict[str, str]:
-    """The environment of a Python that sleeps a hundredth of what it is told."""
-    (folder / "sitecustomize.py").write_text("import time\nsleep = time.sleep\ntime.sleep = lambda s: sleep(s / 100)\n")
-    return {"PYTHONPATH": str(folder)}
 
 
 class TestTheConnection:
