@@ -185,6 +185,7 @@ class Tenant(RuleBasedStateMachine):
         scope=st.sampled_from(["scope", "scope", "scope", "another"]),
         size=st.integers(1, 4),
         every=st.integers(1, 6),
+        early=st.booleans(),
         kill=st.none() | st.integers(0, 60),
         lag=st.sampled_from([0, 0, 1, 3, 1000]),
         change=st.none() | st.tuples(st.integers(0, 12), machine_ids, st.none() | kbs),
@@ -196,6 +197,7 @@ class Tenant(RuleBasedStateMachine):
         scope: str,
         size: int,
         every: int,
+        early: bool,
         kill: int | None,
         lag: int,
         change: tuple[int, str, int | None] | None,
@@ -207,12 +209,13 @@ class Tenant(RuleBasedStateMachine):
             hidden: Machines that the list does not hold.
             scope: What is asked for.
             size: Calls in flight.
-            every: A STATE after so many outcomes.
+            every: A STATE after so many outcomes,
+            early: before the last one's rows are out.
             kill: After so many messages.
             lag: So many STATEs older than the last is the one that the target has passed on.
             change: At this call, on that machine, an update is installed; or the machine leaves.
         """
-        self.run(faults, hidden, scope, size=size, every=every, kill=kill, lag=lag, change=change)
+        self.run(faults, hidden, scope, size=size, every=every, early=early, kill=kill, lag=lag, change=change)
 
     def run(  # noqa: PLR0913 - as above
         self,
@@ -222,6 +225,7 @@ class Tenant(RuleBasedStateMachine):
         *,
         size: int = 4,
         every: int = 1,
+        early: bool = False,
         kill: int | None = None,
         lag: int = 0,
         change: tuple[int, str, int | None] | None = None,
@@ -252,7 +256,7 @@ class Tenant(RuleBasedStateMachine):
         self.passed_on = lag
         self.emit()
         try:
-            self.work(Desk(ask, size=size), listed, scope, every)
+            self.work(Desk(ask, size=size), listed, scope, every, early=early)
         except (ApiDown, PermissionError):
             assert self.sweep is not None
             self.state["sweep"] = self.sweep.bookmark.to_dict()
@@ -264,7 +268,7 @@ class Tenant(RuleBasedStateMachine):
         state, known = self.states[max(0, len(self.states) - 1 - self.passed_on)]
         self.state, self.known = json.loads(json.dumps(state)), known
 
-    def work(self, desk: Desk[frozenset[int]], listed: dict[str, bool], scope: str, every: int) -> None:
+    def work(self, desk: Desk[frozenset[int]], listed: dict[str, bool], scope: str, every: int, *, early: bool) -> None:
         """List, sweep, write."""
         about = self.state["machines"]
         believed, about["short"] = believe(len(listed), about["listed"], about["short"], MAX_SHRINK_PERCENT)
@@ -287,6 +291,8 @@ class Tenant(RuleBasedStateMachine):
             self.store(sweep)
             outcomes = self.known.outcomes.setdefault(sweep.version, {})
             for number, outcome in enumerate(sweep.outcomes(), start=1):
+                if early and number % every == 0:
+                    self.store(sweep)
                 if outcome.kind == "answered":
                     assert outcome.answer is not None
                     self.target.last_answer[outcome.machine_id] = outcome.answer
@@ -294,7 +300,7 @@ class Tenant(RuleBasedStateMachine):
                         self.message()
                         self.target.rows[outcome.machine_id, kb] = sweep.version
                 self.message()
-                if number % every == 0:
+                if not early and number % every == 0:
                     self.store(sweep)
                 # The machine is written: the next STATE may count it.
                 outcomes[outcome.machine_id] = outcome.kind
@@ -367,7 +373,7 @@ class StrictTenant(Tenant):
     deletes_all_others = True
 
 
-many = settings(max_examples=150, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=100, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_the_table_becomes_the_truth_and_no_live_row_is_deleted() -> None:
