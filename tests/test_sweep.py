@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.virtual import Clock, Desk
 
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.sweep import (
@@ -31,6 +30,7 @@ from tap_mde_kbs.sweep import (
     believe,
     sweeps,
 )
+from tests.virtual import Clock, Desk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -487,6 +487,16 @@ def test_without_a_believed_machine_list_nothing_is_activated() -> None:
     tenant.answers.clear()
     assert tenant.run()[0].activate
     assert tenant.modes == ["new"] * 3
+
+
+def test_a_list_that_is_not_believed_holds_back_even_a_sweep_that_did_not_shrink() -> None:
+    """What it does not hold was not asked, and would be deleted."""
+    tenant = complete(100)
+    (verdict,) = tenant.run(believed=False)
+    assert not verdict.activate
+    assert not verdict.fails
+    assert "list of machines is not believed" in verdict.reason
+    assert (tenant.bookmark.short_sweeps, tenant.bookmark.answered_last) == (0, 100)
 
 
 def test_a_fleet_that_did_shrink_is_believed_on_the_second_night_by_both_guards() -> None:
