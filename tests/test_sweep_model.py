@@ -48,6 +48,9 @@ FAULTS: dict[str, list[str]] = {
     "forbidden": ["403"],
 }
 
+#: What a filter keeps out: too little for the shrink guard, so the scope alone has to hold.
+FILTERED: dict[str, set[str]] = {"scope": set(), "another": {"b"}}
+
 machine_ids = st.sampled_from(IDS)
 kbs = st.sampled_from(KBS)
 
@@ -207,7 +210,7 @@ class Tenant(RuleBasedStateMachine):
         Args:
             faults: Machines that answer something else.
             hidden: Machines that the list does not hold.
-            scope: What is asked for.
+            scope: What is asked for; another one keeps a machine out.
             size: Calls in flight.
             every: A STATE after so many outcomes,
             early: before the last one's rows are out.
