@@ -212,6 +212,17 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, seconds: float)
     assert retry_after(value, NOW) == seconds
 
 
+def test_a_date_without_a_zone_is_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An HTTP date is in GMT, also in the oldest of its forms, which does not say so."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert retry_after("Tue Nov 24 12:00:30 2026", NOW) == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -72,24 +72,21 @@ class Known:
     """What became of the machines, as told by the messages up to a STATE.
 
     Attributes:
-        outcomes: By sweep, the last outcome of each machine.
+        outcomes: By sweep, the last outcome of each machine; "left" if a believed list of one of the
+            sweep's runs did not hold it, and it had no better one.
         finished: Versions of sweeps in which everybody got an outcome.
-        hidden: By sweep, the machines that a believed list of one of its runs did not hold.
     """
 
     outcomes: dict[int, dict[str, str]] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
-    hidden: dict[int, set[str]] = field(default_factory=dict)
 
     def excused(self, version: int, machine_id: str) -> bool:
         """Whether the machine's rows may go with the activation of that version."""
         outcome = self.outcomes.get(version, {}).get(machine_id)
-        if outcome in {"not_found", "skipped"}:
-            return True
         if outcome == "failed":
             before = max((other for other in self.finished if other < version), default=0)
             return self.outcomes.get(before, {}).get(machine_id) == "failed"
-        return outcome is None and machine_id in self.hidden.get(version, set())
+        return outcome in {"not_found", "skipped", "left"}
 
 
 @dataclass
@@ -288,11 +285,12 @@ class Tenant(RuleBasedStateMachine):
             max_shrink_percent=MAX_SHRINK_PERCENT,
             rules=RULES,
         ):
+            outcomes = self.known.outcomes.setdefault(sweep.version, {})
             if believed:
-                self.known.hidden.setdefault(sweep.version, set()).update(set(IDS) - set(listed))
+                unlisted = set(IDS) - set(listed)
+                outcomes.update({name: "left" for name in unlisted if outcomes.get(name, "failed") == "failed"})
             self.sweep = sweep
             self.store(sweep)
-            outcomes = self.known.outcomes.setdefault(sweep.version, {})
             for number, outcome in enumerate(sweep.outcomes(), start=1):
                 if early and number % every == 0:
                     self.store(sweep)
