@@ -30,7 +30,7 @@ def prepare(connection: Connection[Any], schema: str) -> None:
     connection.execute((SQL / "views.sql").read_text())
 
 
-def add_night(connection: Connection[Any], night: int, day: date) -> Any:  # noqa: ANN401 - a row of what the SQL says
+def add_night(connection: Connection[Any], night: int, day: date) -> Any:
     """Note that the newest sweep was this night's, and say how the night went."""
     connection.execute("INSERT INTO demo_nights SELECT %s, %s, max(sweep) FROM missing_kbs_checks", (night, day))
     return query(connection, "nights")[-1]
@@ -54,7 +54,7 @@ def show(connection: Connection[Any], console: Console) -> None:
         console.print()
     counts = [f"{row.machines} {row.onboarding_status}" for row in query(connection, "skipped")]
     told = ", ".join(counts) or "none"
-    console.print(f"Not asked, since not onboarded: {told}\n", style="dim", markup=False)
+    console.print(f"Not asked (not onboarded): {told}\n", style="dim", markup=False)
 
 
 def most_missed(rows: Iterable[Any]) -> Table:

@@ -20,7 +20,7 @@ from msal.exceptions import MsalServiceError
 from requests.auth import AuthBase
 from typing_extensions import override
 
-from tap_mde_kbs.errors import ApiError, SignInError, printable, sign_in_error
+from tap_mde_kbs.errors import ApiError, SignInError, certificate_error, printable, sign_in_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -169,11 +169,7 @@ class SignIn(AuthBase):
         try:
             result: dict[str, Any] = self._application.acquire_token_for_client([self._endpoints.token_scope])
         except requests.exceptions.SSLError as error:
-            msg = f"The certificate of {self._endpoints.authority_url} was not accepted: {printable(error, 200)}."
-            raise SignInError(
-                msg,
-                "Behind a proxy or with a private CA, set REQUESTS_CA_BUNDLE to a file with its certificates.",
-            ) from None
+            raise SignInError(certificate_error(self._endpoints.authority_url, error)) from None
         except (requests.RequestException, MsalServiceError) as error:
             msg = f"the authority did not answer ({type(error).__name__}: {printable(error, 200)})."
             raise _UnavailableError(msg) from None
@@ -183,7 +179,14 @@ class SignIn(AuthBase):
             return result
         if result.get("error") == "temporarily_unavailable":
             raise _UnavailableError(printable(result.get("error_description"), 200))
-        raise sign_in_error(result)
+        raise self._refused(result)
+
+    def _refused(self, result: dict[str, Any]) -> SignInError:
+        """Leave out a client id that is none: Entra ID quotes it, and it may be the secret under the wrong name."""
+        client_id, description = self._config["client_id"], str(result.get("error_description") or "")
+        if not re.fullmatch(r"[0-9a-fA-F-]{36}", client_id):
+            description = description.replace(client_id, "…")
+        return sign_in_error({**result, "error_description": description})
 
     @staticmethod
     def _refused_or_unavailable(error: ValueError) -> Exception:

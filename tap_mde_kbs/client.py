@@ -30,12 +30,13 @@ from tap_mde_kbs.errors import (
     NotFoundError,
     SettingsError,
     api_reason,
+    certificate_error,
     printable,
 )
 from tap_mde_kbs.governor import Governor, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from backoff.types import Details
     from singer_sdk.helpers.types import RequestFunc
@@ -212,7 +213,10 @@ class DefenderStream(RESTStream[Any]):
         try:
             [records] = self.request_records(dict(context))
         except RETRIED as error:
-            raise NoAnswerError(self._told(error)) from None
+            raise NoAnswerError(
+                self._told(error),
+                f"Tried {self.backoff_max_tries()} times. Check api_url, the network and its proxy, and run again.",
+            ) from None
         return records  # type: ignore[return-value] # parse_response yields the answer's records as one item
 
     @override
@@ -277,6 +281,10 @@ class DefenderStream(RESTStream[Any]):
         return decorated
 
     @override
+    def backoff_wait_generator(self) -> Generator[float, Any, None]:
+        return backoff.expo(factor=1)
+
+    @override
     def backoff_handler(self, details: Details) -> None:
         self.connection.retries += 1
         error = details.get("exception")
@@ -291,13 +299,10 @@ class DefenderStream(RESTStream[Any]):
         if isinstance(error, RetriableAPIError):
             return str(error)
         if isinstance(error, requests.exceptions.Timeout):
-            return f"no answer within {self.timeout} s (request_timeout_seconds)."
+            return f"{self.url_base} gave no answer within {self.timeout} s (request_timeout_seconds)."
         if error is not None and _is_certificate_error(error):
-            return (
-                f"The certificate of {self.url_base} was not accepted. Behind a proxy or with a private CA, set "
-                "REQUESTS_CA_BUNDLE to a file with its certificates."
-            )
-        return f"the connection to {self.url_base} broke or could not be made ({type(error).__name__})."
+            return certificate_error(self.url_base, error)
+        return f"The connection to {self.url_base} broke or could not be made ({type(error).__name__})."
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -112,11 +112,21 @@ def sign_in_error(result: Mapping[str, Any]) -> SignInError:
     Source: RFC 6749 5.2; Entra ID adds `error_codes`, `trace_id` and an `error_description` of several lines.
     """
     description = str(result.get("error_description") or result.get("error") or "no reason given")
-    first_line = printable(description.splitlines()[0] if description.splitlines() else description)
+    reason, _, trace = printable(description).partition(" Trace ID: ")
     found = re.search(r"AADSTS(\d+)", description)
     codes = [found.group(1)] if found else result.get("error_codes") or []
     advice = next((SIGN_IN_ADVICE[int(code)] for code in codes if int(code) in SIGN_IN_ADVICE), "")
-    return SignInError(f"Sign-in failed: {first_line}", advice)
+    return SignInError(f"Sign-in failed: {reason.rstrip('.')}{trace and f' (trace {trace.split()[0]})'}.", advice)
+
+
+def certificate_error(host: str, error: BaseException) -> str:
+    """What to say when the certificate of `host` was refused, and what to do."""
+    found = re.search(r"certificate verify failed: ([^(\'\"]+)", str(error))
+    reason = f" ({found.group(1).strip()})" if found else ""
+    return (
+        f"The certificate of {host} was not accepted{reason}. Behind a proxy, or with a private CA, set "
+        "REQUESTS_CA_BUNDLE to a file with its certificates."
+    )
 
 
 def api_reason(document: object) -> str:

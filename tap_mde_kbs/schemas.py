@@ -47,7 +47,9 @@ RENAMED: Mapping[str, str] = {"version": "os_release"}
 # C0 controls but tab and line ends, which no warehouse needs and PostgreSQL refuses (NUL), and halves of surrogate
 # pairs, which no encoder takes.
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
-_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
+_DATE_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE | re.ASCII
+)
 _INT64 = 2**63
 
 
@@ -70,6 +72,14 @@ def integer(value: Any, unlisted: Unlisted) -> int:  # noqa: ARG001
     if isinstance(number, bool) or not isinstance(number, int) or not -_INT64 <= number < _INT64:
         raise TypeError
     return number
+
+
+def build_number(value: Any, unlisted: Unlisted) -> int:
+    """A build, 22631; of a whole version as text (`10.0.22631.4317` is seen) the part that is the build."""
+    if isinstance(value, str) and "." in value:
+        parts = value.split(".")
+        value = parts[2] if len(parts) > 2 else parts[0]  # noqa: PLR2004 - major, minor, build, revision
+    return integer(value, unlisted)
 
 
 def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001
@@ -142,7 +152,7 @@ class Fields:
             return None
         try:
             return convert(value, unlisted)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, OverflowError):
             unlisted.note(
                 f"{self._where}.{name}",
                 "had a value of another type than documented: null instead.",
@@ -167,7 +177,7 @@ machine_fields = Fields(
         "osProcessor": text,
         "osArchitecture": text,
         "version": text,
-        "osBuild": integer,
+        "osBuild": build_number,
         "lastIpAddress": text,
         "lastExternalIpAddress": text,
         "agentVersion": text,
@@ -207,7 +217,7 @@ kb_fields = Fields(
         "url": text,
         "machineMissedOn": integer,
         "cveAddressed": integer,
-        "osBuild": integer,
+        "osBuild": build_number,
     },
 )
 

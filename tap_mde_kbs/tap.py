@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 from singer_sdk import Tap
+from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.metrics import Metric, MetricExclusionFilter
 from singer_sdk.plugin_base import _ConfigInput
+from singer_sdk.singerlib import CatalogEntry
 from typing_extensions import override
 
 from tap_mde_kbs import settings
@@ -79,6 +81,16 @@ class TapMdeKbs(Tap):
                 self.mapper.register_raw_stream_schema(stream.name, stream.schema, stream.primary_keys)
 
     @override
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        """Keep quiet where settings need not be valid: `--discover` works without any, the SDK's warns of them."""
+        try:
+            return super()._validate_config()
+        except ConfigValidationError as error:
+            if raise_errors:
+                raise
+            return error.errors
+
+    @override
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take what an earlier run left, with every key of the contract at every level."""
         bookmarks = state.get("bookmarks") or {}
@@ -98,8 +110,9 @@ class TapMdeKbs(Tap):
                 timer.start()
         try:
             self.sync_all()
-        except BrokenPipeError:
-            raise  # there is nobody to write a last STATE to
+        except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
+            msg = "The target closed the pipe."
+            raise TapError(msg, "What it said itself tells why; the next run goes on from its last STATE.") from None
         except BaseException:
             self._missing_kbs.save()
             raise
@@ -212,6 +225,10 @@ def _catalog_fault(catalog: dict[str, Any]) -> str:
             return "an entry of `streams` has no tap_stream_id"
         if not isinstance(stream.get("schema"), dict) or not isinstance(stream.get("metadata", []), list):
             return f"the stream {stream['tap_stream_id']} has no schema, or no list of metadata"
+        try:
+            CatalogEntry.from_dict(stream)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return f"the stream {stream['tap_stream_id']} has a schema or metadata of another shape"
     return ""
 
 
@@ -245,8 +262,6 @@ def _exit_status() -> int:
     except Interrupted as error:
         log.critical("Stopped by %s. The last STATE is out; the next run goes on from there.", error)
         return error.exit_status
-    except BrokenPipeError:
-        log.info("The target closed the pipe.")
     except (click.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psycopg
 import pytest
 
 from demo.postgres import Postgres
@@ -51,7 +54,16 @@ def simulate() -> Iterator[StartSimulator]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL for the session; each test takes a schema of its own."""
-    with throw_away_postgres() as database:
-        yield database
+def _server() -> Iterator[Postgres]:
+    """A PostgreSQL for the session."""
+    with throw_away_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_server: Postgres) -> Postgres:
+    """An empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(_server.url, autocommit=True) as connection:  # CREATE DATABASE takes no transaction
+        connection.execute(f"CREATE DATABASE {name}")
+    return dataclasses.replace(_server, database=name)

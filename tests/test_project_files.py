@@ -24,9 +24,7 @@ HOMES = re.compile(r"(?<![\w.])/(?:home|Users|root)/\w")
 def about() -> dict[str, Any]:
     """What `tap-mde-kbs --about` says."""
     command = Path(sysconfig.get_path("scripts")) / "tap-mde-kbs"
-    shown = subprocess.run(
-        [command, "--about", "--format=json"], capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run([command, "--about", "--format=json"], capture_output=True, text=True, check=True)
     said: dict[str, Any] = json.loads(shown.stdout)
     return said
 
@@ -65,16 +63,12 @@ def test_meltano_knows_every_setting_as_the_tap_does(
     """Names, kinds, defaults, choices, and which are secret."""
 
     def by_the_tap(schema: dict[str, Any]) -> dict[str, Any]:
-        (kind,) = (
-            {schema["type"]} if isinstance(schema["type"], str) else {*schema["type"]} - {"null"}
-        )
+        (kind,) = {schema["type"]} if isinstance(schema["type"], str) else {*schema["type"]} - {"null"}
         default = schema.get("default")
         return {
             "kind": "options" if "enum" in schema else KINDS.get(kind, kind),
             # Meltano would go on to send an older version's.
-            "default": None
-            if isinstance(default, str) and version("tap-mde-kbs") in default
-            else default,
+            "default": None if isinstance(default, str) and version("tap-mde-kbs") in default else default,
             "options": schema.get("enum"),
             "secret": schema.get("secret", False),
         }
@@ -98,18 +92,14 @@ def test_meltano_has_a_label_and_a_description_for_every_setting(extractor: dict
     assert all(each["label"] and each["description"] for each in extractor["settings"])
 
 
-def test_meltano_asks_for_what_the_tap_requires(
-    about: dict[str, Any], extractor: dict[str, Any]
-) -> None:
+def test_meltano_asks_for_what_the_tap_requires(about: dict[str, Any], extractor: dict[str, Any]) -> None:
     """It says what is missing before it starts the tap."""
     assert [sorted(group) for group in extractor["settings_group_validation"]] == [
         sorted(about["settings"]["required"])
     ]
 
 
-def test_meltano_knows_what_the_tap_is_capable_of(
-    about: dict[str, Any], extractor: dict[str, Any]
-) -> None:
+def test_meltano_knows_what_the_tap_is_capable_of(about: dict[str, Any], extractor: dict[str, Any]) -> None:
     """Without `state` and `catalog` there, Meltano would pass on neither."""
     assert sorted(extractor["capabilities"]) == sorted(about["capabilities"])
 
@@ -120,11 +110,7 @@ def test_the_example_env_names_every_setting_of_the_tap_itself(
     """Those of the SDK aside, which are objects mostly; with their defaults, and no secret."""
     text = (ROOT / ".env.example").read_text()
     named = dict(re.findall(rf"^(?:# )?{PREFIX}(\w+)=(.*)$", text, re.MULTILINE))
-    own = [
-        name
-        for name in settings
-        if not name.startswith(("stream_map", "faker_", "flattening_", "batch_"))
-    ]
+    own = [name for name in settings if not name.startswith(("stream_map", "faker_", "flattening_", "batch_"))]
     assert sorted(named) == sorted(name.upper() for name in own)
     for name in own:
         default = settings[name].get("default")

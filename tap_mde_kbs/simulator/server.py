@@ -196,7 +196,7 @@ class Connection(socketserver.StreamRequestHandler):
                 self.connection.close()
                 return False
             self._send(request, answer)
-            return answer.ending == "whole" and request.method != "HEAD"
+            return answer.ending == "whole"
         finally:
             tenant.journal.end(entry)
 
@@ -207,10 +207,12 @@ class Connection(socketserver.StreamRequestHandler):
         lines += [f"{name}: {value}" for name, value in answer.headers.items()]
         lines.append("Transfer-Encoding: chunked" if self._chunked else "Connection: close")
         head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
-        if request.method == "HEAD":
-            body, answer.ending = b"", "cut"
         if answer.ending == "cut":
             body = body[: len(body) // 2]
+        if request.method == "HEAD":  # Its answer has no body, and so no end of one.
+            self.wfile.write(head)
+            self.wfile.flush()
+            return
         parts = [head]
         for start in range(0, len(body), CHUNK) if self._chunked else ():
             chunk = body[start : start + CHUNK]

@@ -114,7 +114,11 @@ def test_a_filter_with_top_and_skip_works_and_has_no_link(opened: Opened) -> Non
         id_ for id_ in fleet.onboarded() if str(fleet.machine(id_)["osPlatform"]).startswith("Windows")
     }
     assert "@odata.nextLink" not in door.get("/api/machines", filter=text, top=1).json()
-    fleet.hide(seen[1:])
+    other = next(id_ for id_ in fleet.listed() if id_ not in seen)
+    assert door.ids(filter=f"id eq '{other}'") == [other]
+    fleet.change(other, osPlatform="Windows12", onboardingStatus="Onboarded")
+    assert other in door.ids(filter=text)
+    fleet.hide([*seen[1:], other])
     assert set(door.ids(filter=text)) == {seen[0]}
 
 

@@ -1,0 +1,144 @@
+"""What PostgreSQL holds, and what it should hold by the fleet itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tap_mde_kbs.schemas import snake_case
+from tests import readme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from demo.postgres import Postgres
+    from tap_mde_kbs.simulator import Fleet
+
+Row = dict[str, Any]
+Key = tuple[str, str]
+KB_COLUMNS = ("name", "products_names", "url", "machine_missed_on", "cve_addressed", "os_build", "first_seen_at")
+MOMENTS = ("checked_at", "listed_at")
+"""When it was: no two runs have the same."""
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """One schema of a database that target-postgres loads to."""
+
+    database: Postgres
+    schema: str
+
+    def query(self, sql: str) -> list[Row]:
+        """The rows that a query gives."""
+        options = f"-c search_path={self.schema}"
+        with psycopg.connect(self.database.url, options=options, row_factory=dict_row) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    def all(self, table: str) -> list[Row]:
+        """Every row, deleted ones too."""
+        return self.query(f"SELECT * FROM {table}")  # noqa: S608 - a name of ours
+
+    def live(self, table: str) -> list[Row]:
+        """The rows not marked deleted, without the target's own columns."""
+        return [
+            {column: value for column, value in row.items() if not column.startswith("_sdc_")}
+            for row in self.all(table)
+            if row.get("_sdc_deleted_at") is None
+        ]
+
+    def missing_kbs(self) -> dict[Key, Row]:
+        """The live rows by machine and update, without the time."""
+        return {(row["machine_id"], row["id"]): without_moments(row) for row in self.live("missing_kbs")}
+
+    def deleted(self) -> set[Key]:
+        """Machine and update of the rows marked deleted."""
+        return {(row["machine_id"], row["id"]) for row in self.all("missing_kbs") if row["_sdc_deleted_at"]}
+
+    def machines(self) -> dict[str, Row]:
+        """The live machines by id, without the time."""
+        return {row["id"]: without_moments(row) for row in self.live("machines")}
+
+    def last_checks(self) -> dict[str, Row]:
+        """The newest check of each machine that ever had one."""
+        order = "ORDER BY machine_id, sweep DESC"
+        rows = self.query(f"SELECT DISTINCT ON (machine_id) * FROM missing_kbs_checks {order}")  # noqa: S608 - ours
+        return {row["machine_id"]: row for row in rows}
+
+    def outcomes(self) -> dict[str, str]:
+        """What became of each machine of the newest sweep."""
+        rows = self.query("SELECT * FROM missing_kbs_checks WHERE sweep = (SELECT max(sweep) FROM missing_kbs_checks)")
+        return {row["machine_id"]: row["outcome"] for row in rows}
+
+    def missing_now(self) -> set[Key]:
+        """What is missing by the README's query."""
+        found = re.search(r"<!-- sql: missing now -->\n```sql\n(.*?)```", readme.README.read_text(), re.DOTALL)
+        assert found
+        return {(row["machine_id"], row["id"]) for row in self.query(found[1])}
+
+    def table(self) -> dict[str, Any]:
+        """All that two ways to the same table have to agree in."""
+        checks = {
+            machine_id: {name: row[name] for name in ("outcome", "missing_kbs", "missing_kb_ids")}
+            for machine_id, row in self.last_checks().items()
+        }
+        return {"missing_kbs": self.missing_kbs(), "machines": self.machines(), "checks": checks}
+
+
+def without_moments(row: Mapping[str, Any]) -> Row:
+    """A row without the columns that are times of the run."""
+    return {column: value for column, value in row.items() if column not in MOMENTS}
+
+
+def pairs(fleet: Fleet) -> set[Key]:
+    """Machine and update of everything missing today."""
+    return {(machine_id, kb_id) for machine_id, kbs in fleet.missing().items() for kb_id in kbs}
+
+
+def true_missing_kbs(fleet: Fleet, machines: Iterable[str] | None = None) -> dict[Key, Row]:
+    """The rows of `missing_kbs` as they should be today, of all onboarded machines or of some."""
+    truth: dict[Key, Row] = {}
+    for machine_id in fleet.onboarded() if machines is None else machines:
+        for kb in fleet.missing_kbs(machine_id):
+            row = {snake_case(name): value for name, value in kb.items()} | {"first_seen_at": None}
+            if isinstance(row["os_build"], str):  # "10.0.19045.4412": a whole version, with the build in it
+                row["os_build"] = int(row["os_build"].split(".")[2])
+            kb_id = str(row["id"])
+            truth[machine_id, kb_id] = {
+                "machine_id": machine_id,
+                "id": kb_id,
+                **{name: row[name] for name in KB_COLUMNS},
+            }
+    return truth
+
+
+def true_machines(fleet: Fleet) -> dict[str, Row]:
+    """The rows of `machines` as they should be today."""
+    return {machine_id: _true_machine(fleet.machine(machine_id)) for machine_id in fleet.listed()}
+
+
+def _true_machine(record: Mapping[str, Any]) -> Row:
+    row = {
+        snake_case(name): _snake_case(value) for name, value in record.items() if name not in {"version", "unheardOf"}
+    }
+    row["os_release"] = record["version"]
+    for name in ("first_seen", "last_seen"):
+        row[name] = row[name] and _moment(row[name])
+    row["rbac_group_id"] = None if row["rbac_group_id"] is None else int(row["rbac_group_id"])
+    return row
+
+
+def _snake_case(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {snake_case(name): _snake_case(inner) for name, inner in value.items()}
+    return [_snake_case(item) for item in value] if isinstance(value, list) else value
+
+
+def _moment(text: str) -> datetime:
+    """UTC, as a `timestamp`; of seven decimals PostgreSQL keeps six."""
+    whole, _, decimals = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{decimals[:6]:0<6}" if decimals else whole)
