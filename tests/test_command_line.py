@@ -270,9 +270,10 @@ class TestWhereSettingsComeFrom:
             {},
             {"bookmarks": {}},
             {"bookmarks": {"machines": {}, "missing_kbs": {}}},
+            {"bookmarks": {"machines": {"version": 5}, "missing_kbs": {"sweep": {"version": 5, "after": "a"}}}},
             {"bookmarks": {"missing_kbs": {"sweep": {"version": "odd", "after": 7}, "partitions": []}}, "more": 1},
         ],
-        ids=["empty", "no bookmarks", "empty bookmarks", "odd"],
+        ids=["empty", "no bookmarks", "empty bookmarks", "parts", "odd"],
     )
     def test_a_state_that_says_little_begins_anew(
         self, tmp_path: Path, simulate: StartSimulator, state: dict[str, Any]
@@ -291,13 +292,26 @@ def dotenv(folder: Path, simulator: Simulator, **more: str) -> None:
 
 
 def assert_same_keys(messages: Messages) -> None:
-    """Every STATE has the keys of the last one at every level: a merge never finds one left out."""
+    """Every STATE has every key at every level: a merge never finds one left out."""
+    sweep = [
+        "version",
+        "scope",
+        "after",
+        "deferred",
+        "failed",
+        "failed_before",
+        "asked_all",
+        "complete",
+        "answered",
+        "answered_last",
+        "short_sweeps",
+        "source_time",
+    ]
     states = [message["value"] for message in messages.of("STATE")]
     assert states
-    shapes = {json.dumps(shape(state), sort_keys=True) for state in states}
-    assert len(shapes) == 1
-
-
-def shape(value: object) -> object:
-    """The keys at every level."""
-    return {key: shape(inner) for key, inner in value.items()} if isinstance(value, dict) else None
+    for state in states:
+        assert set(state) == {"bookmarks"}
+        assert set(state["bookmarks"]) == {"machines", "missing_kbs"}
+        assert set(state["bookmarks"]["machines"]) == {"version", "listed", "short_lists"}
+        assert set(state["bookmarks"]["missing_kbs"]) == {"sweep"}
+        assert sorted(state["bookmarks"]["missing_kbs"]["sweep"]) == sorted(sweep)

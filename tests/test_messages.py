@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 import time
 from itertools import groupby
 from pathlib import Path
@@ -12,10 +13,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tap_mde_kbs import streams
 from tap_mde_kbs.simulator import Fleet, Simulator
-from tests.singer import Messages, Target, lacking, run_tap
+from tap_mde_kbs.tap import TapMdeKbs
+from tests.singer import UNLIMITED, Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import StartSimulator
 
 STREAMS = ["machines", "missing_kbs", "missing_kbs_checks"]
@@ -186,14 +191,7 @@ class TestBatches:
     @pytest.fixture
     def batched(self, simulate: StartSimulator, tmp_path: Path) -> tuple[Messages, Simulator]:
         simulator = simulate(20)
-        config = {
-            "batch_config": {
-                "encoding": {"format": "jsonl", "compression": "gzip"},
-                "storage": {"root": f"file://{tmp_path}/batches", "prefix": "x-"},
-                "batch_size": 7,
-            }
-        }
-        messages = run_tap(tmp_path, simulator, config=config)
+        messages = run_tap(tmp_path, simulator, config=batches(tmp_path))
         assert messages.status == 0, messages.stderr
         return messages, simulator
 
@@ -208,16 +206,63 @@ class TestBatches:
         assert "Batch files carry no version" in messages.stderr
 
     def test_no_state_says_that_a_machine_was_asked_whose_batch_is_not_written(
-        self, batched: tuple[Messages, Simulator]
+        self, eager: Callable[..., Messages], tmp_path: Path
     ) -> None:
-        messages, _ = batched
+        messages = eager(batches(tmp_path))
         last_batch = positions(messages, "BATCH", "missing_kbs")[-1]
-        for message in messages.all[:last_batch]:
-            if message["type"] == "STATE":
-                sweep = message["value"]["bookmarks"]["missing_kbs"]["sweep"]
-                assert sweep["after"] is None
-                assert not sweep["complete"]
+        before_it = [message for message in messages.all[:last_batch] if message["type"] == "STATE"]
+        assert before_it
+        for message in before_it:
+            sweep = message["value"]["bookmarks"]["missing_kbs"]["sweep"]
+            assert sweep["after"] is None
+            assert not sweep["complete"]
         assert messages.sweep["complete"]
+
+
+@pytest.fixture
+def eager(
+    simulate: StartSimulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Messages]:
+    """A run that writes STATE as often as it may, not every ten seconds; so in this process."""
+    simulator = simulate(20)
+    monkeypatch.setattr(streams, "SECONDS_BETWEEN_STATES", 0)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", simulator.environment["REQUESTS_CA_BUNDLE"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(config: dict[str, Any]) -> Messages:
+        TapMdeKbs(config={**simulator.config, **UNLIMITED, **config}).run()
+        return Messages(capsys.readouterr().out, "", 0)
+
+    return run
+
+
+def test_no_state_says_that_a_machine_was_asked_whose_rows_are_not_out(eager: Callable[..., Messages]) -> None:
+    """Whatever STATE the target has last, the next run misses nothing."""
+    messages = eager({})
+    out: set[str] = set()
+    cursors = set()
+    machine_ids = {record["id"] for record in messages.records("machines")}
+    for message in messages.all:
+        if message["type"] == "RECORD" and message["stream"] == "missing_kbs_checks":
+            out.add(message["record"]["machine_id"])
+        elif message["type"] == "STATE":
+            sweep = message["value"]["bookmarks"]["missing_kbs"]["sweep"]
+            cursors.add(sweep["after"])
+            asked = {machine_id for machine_id in machine_ids if machine_id <= (sweep["after"] or "")}
+            assert asked - {*sweep["deferred"]} <= out
+            assert out <= machine_ids
+    assert len(cursors) > 10
+
+
+def batches(folder: Path) -> dict[str, Any]:
+    """The setting for small ones in a folder."""
+    return {
+        "batch_config": {
+            "encoding": {"format": "jsonl", "compression": "gzip"},
+            "storage": {"root": f"file://{folder}/batches", "prefix": "x-"},
+            "batch_size": 7,
+        }
+    }
 
 
 def rows(messages: Messages, stream: str) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def test_an_answer_later_than_the_timeout_is_asked_for_again(simulate: StartSimu
 @pytest.mark.parametrize("retry_after", ["seconds", "date", "absent"])
 def test_a_429_is_obeyed_and_is_no_failed_try(simulate: StartSimulator, tmp_path: Path, retry_after: str) -> None:
     """That nobody calls before Retry-After is over, the simulator watches; it is no retry, however often it comes."""
-    faults = [Fault("throttled", path=path, times=1, seconds=1, retry_after=retry_after) for path in (LIST, KBS)]
+    faults = [Fault("throttled", path=path, times=1, seconds=2, retry_after=retry_after) for path in (LIST, KBS)]
     messages = right(tmp_path, simulate(4, faults=faults), config=ONE_AT_A_TIME)
     assert "0 retries, throttled 2 times" in messages.stderr
 
@@ -254,7 +254,8 @@ class TestTheList:
         simulator = simulate(fleet)
         first = run_tap(tmp_path, simulator)
         short = [fleet.machine(machine_id) for machine_id in fleet.listed()[:-1]]
-        body = json.dumps({"value": short})
-        simulator.faults.add(Fault("garbage", path=LIST, times=2, text=body))
+        for page in (short, short[-1:]):  # and the walk believes that this is the end
+            simulator.faults.add(Fault("garbage", path=LIST, times=1, text=json.dumps({"value": page})))
         messages = right(tmp_path, simulator, state=first.state)
         assert len(messages.records("machines")) == 12
+        assert "11 machines listed, fewer than the 12 of last time: listing again." in messages.stderr
