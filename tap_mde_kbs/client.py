@@ -23,7 +23,7 @@ from typing_extensions import override
 from tap_mde_kbs import settings
 from tap_mde_kbs.auth import SignIn
 from tap_mde_kbs.errors import (
-    APP_REGISTRATION,
+    API_REMEDIES,
     ApiError,
     BadRequestError,
     NoAnswerError,
@@ -215,7 +215,7 @@ class DefenderStream(RESTStream[Any]):
         except RETRIED as error:
             raise NoAnswerError(
                 self._told(error),
-                f"Tried {self.backoff_max_tries()} times. Check api_url, the network and its proxy, and run again.",
+                f"Tried {self.backoff_max_tries()} times. {API_REMEDIES['no answer'].advice}",
             ) from None
         return records  # type: ignore[return-value] # parse_response yields the answer's records as one item
 
@@ -242,7 +242,8 @@ class DefenderStream(RESTStream[Any]):
                 HTTPStatus.FORBIDDEN,
             }
             error = ApiError if known else BadRequestError
-            raise error(self.response_error_message(response), self.advice(status))
+            told = self.response_error_message(response)
+            raise error(told, self.advice(status, told))
         _records(response)
 
     @override
@@ -253,18 +254,17 @@ class DefenderStream(RESTStream[Any]):
             reason = ""
         return f"GET {_path(response)} answered HTTP {response.status_code}: {reason or response.reason}."
 
-    def advice(self, status: int) -> str:
-        """What a person does about a refusal with this status."""
+    def advice(self, status: int, reason: str) -> str:
+        """What a person does about a refusal with this status and reason."""
         if status < HTTPStatus.BAD_REQUEST:
-            return "Redirects are not followed, since the token would go along: set api_url to the host itself."
+            return API_REMEDIES["redirect"].advice
+        if "no tvm license" in reason.lower():
+            return API_REMEDIES["licence"].advice
         if status == HTTPStatus.UNAUTHORIZED:
-            return "The token was renewed once and refused again: check `cloud`, api_url and the tenant's licence."
+            return API_REMEDIES["token"].advice
         if status == HTTPStatus.FORBIDDEN:
-            return (
-                f"Grant the application permission {self.permission} of WindowsDefenderATP, with admin consent: "
-                f"{APP_REGISTRATION} > API permissions."
-            )
-        return "Check api_url and the settings."
+            return API_REMEDIES["permission"].advice.format(permission=self.permission)
+        return API_REMEDIES["refused"].advice
 
     @override
     def request_decorator(self, func: RequestFunc) -> RequestFunc:
@@ -361,7 +361,7 @@ def _of_documented_shape(document: object, path: str) -> list[dict[str, Any]]:
         return records
     reason = api_reason(document)
     msg = f"GET {path} answered with JSON of another shape than documented: {fault}{reason and f' ({reason})'}."
-    raise ApiError(msg, "Check that api_url is the Defender API's host; nothing was deleted in the target.")
+    raise ApiError(msg, API_REMEDIES["shape"].advice)
 
 
 def _is_id(value: object) -> bool:

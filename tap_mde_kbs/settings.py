@@ -57,6 +57,17 @@ CLOUDS: Mapping[str, Endpoints] = {
     ),
 }
 
+FEDERATED_TOKEN_VARIABLE = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - the name of a variable
+"""Where Azure's workload identity webhook says which file has the token."""
+
+CREDENTIAL_SETTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "client_secret": (("client_id", "client_secret"), ()),
+    "certificate": (("client_id", "certificate_file"), ("certificate_passphrase",)),
+    "federated_token": (("client_id",), ("federated_token_file",)),
+    "managed_identity": ((), ("client_id",)),
+}
+"""By `auth_method`: the settings it needs, and those it may have besides."""
+
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "tenant_id",
@@ -68,17 +79,48 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "client_id",
         th.StringType,
-        required=True,
         title="Client ID",
-        description="Application (client) id of the app registration.",
+        description=(
+            "Application (client) id of the app registration, or of a user-assigned managed identity. "
+            "Required unless a managed identity is system-assigned."
+        ),
+    ),
+    th.Property(
+        "auth_method",
+        th.StringType,
+        allowed_values=list(CREDENTIAL_SETTINGS),
+        default="client_secret",
+        title="Sign-in method",
+        description="Credential to sign in with.",
     ),
     th.Property(
         "client_secret",
         th.StringType,
-        required=True,
         secret=True,
         title="Client secret",
-        description="Value of the client secret (not its Secret ID).",
+        description="For auth_method client_secret: the secret's Value (not its Secret ID).",
+    ),
+    th.Property(
+        "certificate_file",
+        th.StringType,
+        title="Certificate file",
+        description="For auth_method certificate: a PEM file with key and certificate, or a PFX file.",
+    ),
+    th.Property(
+        "certificate_passphrase",
+        th.StringType,
+        secret=True,
+        title="Certificate passphrase",
+        description="Passphrase of the key in certificate_file, if it has one.",
+    ),
+    th.Property(
+        "federated_token_file",
+        th.StringType,
+        title="Federated token file",
+        description=(
+            "For auth_method federated_token (workload identity): the file with the token, read again at each "
+            f"renewal. Without it, what ${FEDERATED_TOKEN_VARIABLE} names."
+        ),
     ),
     th.Property(
         "cloud",
@@ -247,9 +289,9 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
             yield from (_missing(key) for key in error.validator_value if key in error.message)
         else:
             yield f"The setting {name or 'config'} is not valid: it must be {_rule(error)}."
-    for key in ("tenant_id", "client_id", "client_secret"):
-        if isinstance(config.get(key), str) and not config[key].strip():
-            yield _missing(key)
+    if isinstance(config.get("tenant_id"), str) and not config["tenant_id"].strip():
+        yield _missing("tenant_id")
+    yield from _credential_problems(config)
     if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
         yield "The setting tenant_id is not a tenant's: give its GUID or a domain of it, nothing else."
     for key in ("api_url", "authority_url"):
@@ -258,6 +300,26 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
     scope = config.get("token_scope")
     if scope and not str(scope).endswith("/.default"):
         yield "The setting token_scope must end in /.default."
+
+
+def _credential_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """What `auth_method` misses, and what belongs to another one."""
+    method = config.get("auth_method") or "client_secret"
+    if method not in CREDENTIAL_SETTINGS:
+        return  # the schema check names it
+    needed, optional = CREDENTIAL_SETTINGS[method]
+    yield from (_missing(key) for key in needed if not str(config.get(key) or "").strip())
+    if method == "federated_token" and not (
+        config.get("federated_token_file") or os.environ.get(FEDERATED_TOKEN_VARIABLE)
+    ):
+        yield f"{_missing('federated_token_file')} Or let ${FEDERATED_TOKEN_VARIABLE} name the file."
+    for other, (theirs, also) in CREDENTIAL_SETTINGS.items():
+        for key in (*theirs, *also):
+            if key not in (*needed, *optional) and config.get(key):
+                yield (
+                    f"The setting {key} does not belong to auth_method {method}. "
+                    f"Set auth_method to {other}, or leave {key} out."
+                )
 
 
 def _missing(key: str) -> str:

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from tap_mde_kbs import schemas
 from tap_mde_kbs.client import DefenderStream
-from tap_mde_kbs.errors import BadRequestError, NoAnswerError, NotFoundError, TapError
+from tap_mde_kbs.errors import API_REMEDIES, BadRequestError, NoAnswerError, NotFoundError, TapError
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.listing import walk
 from tap_mde_kbs.output import signals_held
@@ -178,10 +178,10 @@ class Machines(TapStream):
         }
 
     @override
-    def advice(self, status: int) -> str:
+    def advice(self, status: int, reason: str) -> str:
         if status == HTTPStatus.BAD_REQUEST and self.config.get("machines_filter"):
-            return "Correct machines_filter (an OData $filter), or leave it out."
-        return super().advice(status)
+            return API_REMEDIES["filter"].advice
+        return super().advice(status, reason)
 
     @override
     def backoff_max_tries(self) -> int:
