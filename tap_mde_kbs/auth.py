@@ -153,9 +153,14 @@ class SignIn(AuthBase):
         """When the newest token ends."""
 
     @property
+    def method(self) -> str:
+        """Which credential signs in: the setting `auth_method`."""
+        return str(self._config["auth_method"])
+
+    @property
     def authority(self) -> str:
         """Who gives the tokens, for messages."""
-        managed = self._config["auth_method"] == "managed_identity"
+        managed = self.method == "managed_identity"
         return "this machine's managed identity endpoint" if managed else self._endpoints.authority_url
 
     @override
@@ -225,7 +230,7 @@ class SignIn(AuthBase):
     def _ask(self) -> Callable[[], dict[str, Any]]:
         """How MSAL is asked for a token. Making a confidential application asks the authority for its configuration."""
         config, scope = self._config, self._endpoints.token_scope
-        if config["auth_method"] == "managed_identity":
+        if self.method == "managed_identity":
             identity = (
                 msal.UserAssignedManagedIdentity(client_id=config["client_id"])
                 if config.get("client_id")
@@ -235,7 +240,7 @@ class SignIn(AuthBase):
             return partial(client.acquire_token_for_client, resource=scope.removesuffix("/.default"))
         application = msal.ConfidentialClientApplication(
             config["client_id"],
-            client_credential=CREDENTIALS[config["auth_method"]](config),
+            client_credential=CREDENTIALS[self.method](config),
             authority=f"{self._endpoints.authority_url}/{config['tenant_id'].strip()}",
             # The authority is the one in the settings; Microsoft's public host need not be asked about it.
             instance_discovery=False,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import ssl
+import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -53,7 +53,45 @@ RETRIED = (
 """What another try may mend. A 429 is not among them: the adapter waits it out."""
 
 
-class GovernedAdapter(HTTPAdapter):
+MAX_ANSWER_BYTES = 128 * 2**20
+"""Four times a page of 10,000 machines with all that is known of them."""
+
+MAX_ERROR_BYTES = 2**20
+MAX_TIMEOUTS_FOR_A_BODY = 10
+"""So many times `request_timeout_seconds` a whole body may take, however steadily it drips."""
+
+DEFAULT_TIMEOUT_SECONDS = 60
+PIECE_BYTES = 2**16
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Reads every answer to its end, or to where no honest answer goes on."""
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().send(request, *args, **kwargs)
+        refused = response.status_code >= HTTPStatus.BAD_REQUEST
+        deadline = time.monotonic() + MAX_TIMEOUTS_FOR_A_BODY * float(kwargs.get("timeout") or DEFAULT_TIMEOUT_SECONDS)
+        body = bytearray()
+        for piece in response.iter_content(PIECE_BYTES):
+            body += piece
+            if refused and len(body) > MAX_ERROR_BYTES:
+                response.close()
+                break
+            if len(body) > MAX_ANSWER_BYTES:
+                response.close()
+                msg = f"GET {_path(response)} answered with more than {MAX_ANSWER_BYTES // 2**20} MiB."
+                raise ApiError(msg, API_REMEDIES["shape"].advice)
+            if time.monotonic() > deadline:
+                response.close()
+                raise requests.exceptions.ReadTimeout(request=request)
+        # As `Response.content` does it, which knows no bound.
+        response._content = bytes(body)  # noqa: SLF001
+        response._content_consumed = True  # type: ignore[attr-defined] # noqa: SLF001
+        return response
+
+
+class GovernedAdapter(BoundedAdapter):
     """Sends a call when the quota allows, and again after a 429: no caller ever sees one."""
 
     def __init__(self, governor: Governor, connections: int) -> None:
@@ -70,9 +108,6 @@ class GovernedAdapter(HTTPAdapter):
                 self._governor.succeeded()
                 return response
             self._governor.pause(_retry_after(response.headers))
-            with contextlib.suppress(requests.RequestException):
-                _ = response.content  # so that the connection can be used again
-            response.close()
 
 
 class Session(requests.Session):
@@ -97,6 +132,8 @@ class Session(requests.Session):
             raise SettingsError(msg, "Correct or unset it.")
         self.trust_env = False
         self._timeout = timeout
+        for prefix in ("https://", "http://"):
+            self.mount(prefix, BoundedAdapter())
 
     @override
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
@@ -143,6 +180,8 @@ class Connection:
     def sign_in(self) -> SignIn:
         """What puts the token on each call."""
         authority = Session(self.endpoints.authority_url, self.timeout)
+        if self._config["auth_method"] == "managed_identity":
+            authority.proxies.clear()  # its endpoint is on this machine, or next to it
         return SignIn(self._config, self.endpoints, authority, log=self._log)
 
     @cached_property

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 SHOWN_CHARACTERS = 400
 """How much of a text from the wire is shown."""
@@ -173,6 +173,15 @@ def sign_in_error(result: Mapping[str, Any]) -> SignInError:
     remedy = next((SIGN_IN_REMEDIES[int(code)] for code in codes if int(code) in SIGN_IN_REMEDIES), None)
     shown = f"{reason.rstrip('.')}{trace and f' (trace {trace.split()[0]})'}."
     return SignInError(f"Sign-in failed: {shown}", f"{remedy.meaning} {remedy.advice}" if remedy else "")
+
+
+def missing_permission(needed: str, roles: Collection[str]) -> ApiError | None:
+    """The error for a token without an application permission; `ReadWrite` serves for `Read`."""
+    if {needed, needed.replace(".Read.", ".ReadWrite.")} & set(roles):
+        return None
+    has = ", ".join(printable(role, 60) for role in sorted(roles)) or "none"
+    msg = f"The application lacks the permission {needed} (its token has: {has})."
+    return ApiError(msg, API_REMEDIES["permission"].advice.format(permission=needed))
 
 
 def certificate_error(host: str, error: BaseException) -> str:

@@ -232,6 +232,10 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
 ).to_dict()
 
 
+SECRETS = tuple(name for name, setting in SCHEMA["properties"].items() if setting.get("secret"))
+"""The settings whose values nobody should read."""
+
+
 def from_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that environment variables, or a `.env` at or above the working folder, give.
 

@@ -44,7 +44,7 @@ from tap_mde_kbs.sweep import (
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from singer_sdk.helpers.types import Context
     from singer_sdk.tap_base import Tap
@@ -322,6 +322,15 @@ class MissingKbs(TapStream):
         if verdict.fails:
             msg = f"{len(verdict.newly_failed)} machines gave no answer that had given one before, too many to go on."
             raise TapError(msg, "The table is as current as could be; nothing was deleted. Run again.")
+
+    def try_one(self, machine_ids: Sequence[str]) -> tuple[str, int] | None:
+        """Ask the first few machines until one answers: its id, and how many KBs it lacks; None if all say 404."""
+        for machine_id in machine_ids[:3]:
+            try:
+                return machine_id, len(self.ask({"machine_id": quote(machine_id, safe="")}))
+            except NotFoundError:
+                continue
+        return None
 
     def _answer(self, machine_id: str) -> Answer:
         """Ask for the missing KBs of a machine; called in the pool's threads.
