@@ -281,11 +281,11 @@ class MissingKbs(TapStream):
         try:
             with progress:
                 self.save()
-                for outcome in sweep.outcomes():
-                    yield from self._write(outcome, sweep.version)
-                    progress.count(outcome)
+                for outcome in sweep.outcomes():  # all before this one are written, and counted in the bookmark
                     if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
                         self.save()
+                    yield from self._write(outcome, sweep.version)
+                    progress.count(outcome)
         except ApiDown as error:
             msg = f"The API is down: {error}. Nothing was deleted; the next run goes on from here."
             raise TapError(msg) from None

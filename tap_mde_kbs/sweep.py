@@ -87,7 +87,7 @@ class Rules:
     """
 
     tries: int = 3
-    pause: float = 5.0
+    pause: float = 3.0
     deferred: int = 50
     failed: int = 50
     in_a_row: int = 10

@@ -115,8 +115,9 @@ class TapMdeKbs(Tap):
         self._check_permissions()
         try:
             self.sync_all()
-        except BrokenPipeError:
-            raise  # there is nobody to write a last STATE to
+        except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
+            msg = "The target closed the pipe."
+            raise TapError(msg, "What it said itself tells why; the next run goes on from its last STATE.") from None
         except BaseException:
             self._missing_kbs.save()
             raise
@@ -301,8 +302,6 @@ def _exit_status() -> int:
     except Interrupted as error:
         log.critical("Stopped by %s. The last STATE is out; the next run goes on from there.", error)
         return error.exit_status
-    except BrokenPipeError:
-        log.info("The target closed the pipe.")
     except (click.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:

@@ -8,7 +8,7 @@ import os
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
-import psycopg2
+import psycopg
 import pytest
 
 from demo.postgres import Postgres
@@ -64,10 +64,6 @@ def _server() -> Iterator[Postgres]:
 def postgres(_server: Postgres) -> Postgres:
     """An empty database of the test's own."""
     name = f"test_{uuid.uuid4().hex}"
-    connection = psycopg2.connect(_server.url)
-    connection.autocommit = True  # CREATE DATABASE takes no transaction
-    try:
-        connection.cursor().execute(f"CREATE DATABASE {name}")
-    finally:
-        connection.close()
+    with psycopg.connect(_server.url, autocommit=True) as connection:  # CREATE DATABASE takes no transaction
+        connection.execute(f"CREATE DATABASE {name}")
     return dataclasses.replace(_server, database=name)

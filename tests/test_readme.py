@@ -6,8 +6,9 @@ import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from demo.pipeline import Pipeline
 from tests import readme
@@ -79,11 +80,5 @@ def test_what_is_missing_now_by_its_sql_is_the_truth(
 
 
 def _rows(postgres: Postgres, query: str) -> list[dict[str, Any]]:
-    connection = psycopg2.connect(postgres.url, options="-c search_path=mde")
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(query)
-            names = [column.name for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    finally:
-        connection.close()
+    with psycopg.connect(postgres.url, options="-c search_path=mde", row_factory=dict_row) as connection:
+        return connection.execute(query).fetchall()

