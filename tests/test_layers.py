@@ -8,6 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "tap_mde_kbs"
 LAYERS = [
     {"tap"},
+    {"doctor"},
     {"streams"},
     {"progress"},
     {"client", "sweep", "listing"},
