@@ -283,7 +283,14 @@ class SignIn(AuthBase):
             return result
         if result.get("error") in TRANSIENT:
             raise _UnavailableError(printable(result.get("error_description") or result["error"], 200))
-        raise sign_in_error(result)
+        raise self._refused(result)
+
+    def _refused(self, result: dict[str, Any]) -> SignInError:
+        """Leave out a client id that is none: Entra ID quotes it, and it may be the secret under the wrong name."""
+        client_id, description = self._config.get("client_id") or "", str(result.get("error_description") or "")
+        if client_id and not re.fullmatch(r"[0-9a-fA-F-]{36}", client_id):
+            description = description.replace(client_id, "…")
+        return sign_in_error({**result, "error_description": description})
 
     def _refused_or_unavailable(self, error: ValueError) -> Exception:
         """What MSAL's ValueError means: it hides the authority's answer in its context."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -243,22 +244,23 @@ def from_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
     for where people put it, and the environment goes first.
 
     Raises:
-        SettingsError: for a number that is none.
+        SettingsError: for a number or an object that is none.
     """
     load_dotenv(find_dotenv(usecwd=True), override=False)
-    numbers = {}
+    converted: dict[str, Any] = {}
     for name, prop in schema["properties"].items():
         variable = ENVIRONMENT_PREFIX + name.upper()
-        for kind, convert in (("integer", int), ("number", float)):
+        for kind, convert in (("integer", int), ("number", float), ("object", json.loads)):
             if variable in os.environ and kind in prop.get("type", ()):
                 try:
-                    numbers[name] = convert(os.environ[variable])
+                    converted[name] = convert(os.environ[variable])
                 except ValueError:
-                    msg = f"The environment variable {variable} is not of type {kind}."
+                    form = "an object in JSON" if kind == "object" else f"of type {kind}"
+                    msg = f"The environment variable {variable} is not {form}."
                     raise SettingsError(msg, "Correct or unset it.") from None
     return {
         **parse_environment_config(dict(schema), ENVIRONMENT_PREFIX, dotenv_path=os.devnull),
-        **numbers,
+        **converted,
     }
 
 
@@ -344,6 +346,8 @@ def _rule(error: Any) -> str:
         return "one of " + ", ".join(map(str, error.validator_value))
     if error.validator == "type":
         return "of type " + " or ".join(kind for kind in error.validator_value if kind != "null")
+    if isinstance(error.validator_value, (dict, list)):  # a schema inside: too long to be read here
+        return "of the shape that `tap-mde-kbs --about --format=json` shows"
     return f"such that {error.validator} {error.validator_value} holds"
 
 

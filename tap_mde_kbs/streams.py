@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import RemoveRecordTransform
 from singer_sdk.singerlib import ActivateVersionMessage
 from typing_extensions import override
@@ -95,6 +96,15 @@ class TapStream(DefenderStream):
     def unlisted(self) -> schemas.Unlisted:
         """Where fields that no schema lists are reported, each once a run."""
         return schemas.Unlisted(self.logger.warning)
+
+    @cached_property
+    def TYPE_CONFORMANCE_LEVEL(self) -> TypeConformanceLevel:  # type: ignore[override] # noqa: N802 - the SDK's name
+        """How far the SDK makes rows fit: not at all, unless a catalog's schema is another than the stream's.
+
+        Rows fit that one already; looking at each value again was a seventh of the CPU.
+        """
+        is_own = self.effective_schema.get("properties") == self.schema["properties"]
+        return TypeConformanceLevel.NONE if is_own else TypeConformanceLevel.RECURSIVE
 
     @property
     def in_batches(self) -> bool:

@@ -17,6 +17,7 @@ from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.metrics import Metric, MetricExclusionFilter
 from singer_sdk.plugin_base import _ConfigInput
+from singer_sdk.singerlib import CatalogEntry
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
@@ -269,6 +270,10 @@ def _catalog_fault(catalog: dict[str, Any]) -> str:
             return "an entry of `streams` has no tap_stream_id"
         if not isinstance(stream.get("schema"), dict) or not isinstance(stream.get("metadata", []), list):
             return f"the stream {stream['tap_stream_id']} has no schema, or no list of metadata"
+        try:
+            CatalogEntry.from_dict(stream)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return f"the stream {stream['tap_stream_id']} has a schema or metadata of another shape"
     return ""
 
 

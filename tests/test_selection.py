@@ -160,3 +160,24 @@ def test_an_object_in_a_machine_can_be_deselected_in_part(simulate: StartSimulat
     assert {"vm_id": "v", "cloud_provider": "Azure", "subscription_id": "s"} in [
         record["vm_metadata"] for record in messages.records("machines")
     ]
+
+
+def test_a_property_that_the_catalogs_schema_lacks_is_not_written_and_the_rest_is_the_same(
+    simulate: StartSimulator, tmp_path: Path
+) -> None:
+    """With a schema of its own the SDK makes each row fit, without one it need not: the rows fit already."""
+    simulator = simulate(20)
+    lacking_some = discovered()
+    for entry in lacking_some["streams"]:
+        for name in {"machines": ["managed_by", "vm_metadata"], "missing_kbs": ["url"]}.get(entry["tap_stream_id"], []):
+            del entry["schema"]["properties"][name]
+    pruned, whole = (run_tap(tmp_path, simulator, catalog=catalog) for catalog in (lacking_some, discovered()))
+    for stream, gone in (
+        ("machines", {"managed_by", "vm_metadata", "listed_at"}),
+        ("missing_kbs", {"url", "checked_at"}),
+    ):
+        wanted = [{name: row[name] for name in row.keys() - gone} for row in whole.records(stream)]
+        assert wanted
+        assert [
+            {name: row[name] for name in row.keys() - {"listed_at", "checked_at"}} for row in pruned.records(stream)
+        ] == wanted

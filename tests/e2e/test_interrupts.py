@@ -34,8 +34,8 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 STATUS = {TERM: 143, INT: 130}
 IN_FLIGHT = 4
 LATENCY = 0.03
-SOON = 15.0
-"""Seconds in which a run that is told to end has ended, also on a machine that is busy with other things."""
+SOON = 60.0
+"""Seconds in which a run that is told to end has ended, on however busy a machine; what it waits for takes longer."""
 
 
 @dataclass
@@ -249,10 +249,10 @@ def test_a_second_signal_does_not_spoil_the_end(
 
 
 WAITS: dict[str, tuple[list[Fault], dict[str, Any]]] = {
-    "an answer": ([Fault("slow", path="*/getmissingkbs", seconds=60)], {}),
-    "the machine list": ([Fault("slow", path="/api/machines", seconds=60)], {}),
-    "a token": ([Fault("slow", path="*/token", seconds=60)], {}),
-    "Retry-After": ([Fault("throttled", path="*/getmissingkbs", seconds=60)], {"max_parallel_requests": 1}),
+    "an answer": ([Fault("slow", path="*/getmissingkbs", seconds=600)], {}),
+    "the machine list": ([Fault("slow", path="/api/machines", seconds=600)], {}),
+    "a token": ([Fault("slow", path="*/token", seconds=600)], {}),
+    "Retry-After": ([Fault("throttled", path="*/getmissingkbs", seconds=600)], {"max_parallel_requests": 1}),
     "the quota": ([], {"requests_per_minute": 8}),
     "a deferred machine's turn": ([Fault("not_found")], {}),
 }
@@ -260,7 +260,7 @@ WAITS: dict[str, tuple[list[Fault], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("waits_for", WAITS)
 def test_a_signal_ends_it_whatever_it_waits_for(simulate: StartSimulator, tmp_path: Path, waits_for: str) -> None:
-    """A minute's wait is not waited for, and the state is the contract's from the first."""
+    """Minutes are not waited for, and the state is the contract's from the first."""
     faults, config = WAITS[waits_for]
     simulator = simulate(12, faults=faults)
     with started(tmp_path, simulator, **config) as run:
