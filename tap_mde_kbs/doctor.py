@@ -78,8 +78,9 @@ class Doctor:
 
     def _list(self) -> Line:
         records = self._machines.ask({"skip": 0})
-        machines = [schemas.machine_fields(record, self._machines.unlisted) for record in records]
-        self._more = len(machines) >= PAGE_SIZE
+        by_id = {str(record["id"]): record for record in records}  # the list may name a machine twice
+        machines = [schemas.machine_fields(record, self._machines.unlisted) for record in by_id.values()]
+        self._more = len(records) >= PAGE_SIZE
         self._onboarded = sorted(m["id"] for m in machines if m["onboarding_status"] in ONBOARDED)
         if not machines:
             return Line(

@@ -69,7 +69,7 @@ def test_a_missing_setting_is_the_first_that_fails(simulate: StartSimulator, tmp
 
 
 def test_a_wrong_secret_is_the_second(simulate: StartSimulator, tmp_path: Path) -> None:
-    status, lines, _ = examine(tmp_path, simulate(10), TAP_MDE_KBS_CLIENT_SECRET="another-secret")
+    status, lines, _ = examine(tmp_path, simulate(10), TAP_MDE_KBS_CLIENT_SECRET="another-secret")  # noqa: S106 - a wrong one
     assert (status, [line[0] for line in lines]) == (1, ["✓", "✗"])
     assert "AADSTS7000215" in lines[1]
     assert "Set client_secret to the secret's Value" in lines[1]
