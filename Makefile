@@ -11,11 +11,12 @@ PYTEST := pytest -n auto --maxprocesses 4 --dist worksteal
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-meltano lint clean
 
 help:
 	@echo "make demo   a simulated tenant, five nights into a PostgreSQL, and what is missing where"
 	@echo "make test   every test, and those of every other Python on this machine"
+	@echo "make test-meltano  states through Meltano itself: 159 MB to fetch, so not in make test"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
 	@echo "make clean  remove what these made, uv included"
 
@@ -26,6 +27,9 @@ demo: $(OWN_UV)
 test: $(OWN_UV)
 	$(RUN) --group test python tests/every_python.py pytest -m every_python
 	$(RUN) --group test $(PYTEST)
+
+test-meltano: $(OWN_UV)
+	$(RUN) --group test pytest -m meltano
 
 lint: $(OWN_UV)
 	@unset UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL; set -x; $(UV) lock --check

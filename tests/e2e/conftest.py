@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 SCHEMAS = (f"e2e_{number}" for number in itertools.count(1))
 
+IMPATIENT = """
+import time
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(seconds / 10)
+"""
+
 
 class Connect(Protocol):
     """Makes a pipeline from a tenant to a warehouse."""
@@ -37,3 +43,11 @@ def connect(postgres: Postgres, tmp_path: Path) -> Connect:
         return Pipeline(folder, simulator, postgres, schema, **options), Warehouse(postgres, schema)
 
     return start
+
+
+@pytest.fixture
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a tap that sleeps a tenth as long before it tries again."""
+    folder = tmp_path_factory.mktemp("impatient")
+    (folder / "sitecustomize.py").write_text(IMPATIENT)
+    return {"PYTHONPATH": str(folder)}

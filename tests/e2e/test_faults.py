@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 KBS = "/api/machines/*/getmissingkbs"
 LIST = "/api/machines"
-IMPATIENT = """
-import time
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(seconds / 10)
-"""
 ALONE = {"max_parallel_requests": 1}
 
 
@@ -100,14 +95,11 @@ class StartNights(Protocol):
 
 
 @pytest.fixture
-def nights(simulate: StartSimulator, tmp_path: Path) -> StartNights:
+def nights(simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str]) -> StartNights:
     """Runs of a tap that sleeps a tenth as long before it tries again."""
-    (tmp_path / "impatient").mkdir()
-    (tmp_path / "impatient" / "sitecustomize.py").write_text(IMPATIENT)
-    environ = {"PYTHONPATH": str(tmp_path / "impatient")}
 
     def start(fleet: Fleet | int = 40, config: dict[str, Any] | None = None, **options: Any) -> Nights:
-        return Nights(tmp_path, simulate(fleet, **options), environ, config or {})
+        return Nights(tmp_path, simulate(fleet, **options), impatient, config or {})
 
     return start
 

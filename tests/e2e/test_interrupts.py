@@ -5,25 +5,20 @@ Each random moment is drawn from a seed and printed, so that pytest shows it wit
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import random
 import signal
-import subprocess
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tap_mde_kbs.simulator import Fault
-from tests.e2e.pipeline import SECONDS, Interrupt, Pipeline, Run, tap_command
+from tests.e2e.pipeline import Interrupt, Pipeline, Run
+from tests.e2e.process import started
 from tests.e2e.warehouse import pairs, true_machines, true_missing_kbs
-from tests.singer import UNLIMITED, Target, clean_environ, lacking
+from tests.singer import Target, lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tap_mde_kbs.simulator import Simulator
@@ -36,98 +31,6 @@ IN_FLIGHT = 4
 LATENCY = 0.03
 SOON = 60.0
 """Seconds in which a run that is told to end has ended, on however busy a machine; what it waits for takes longer."""
-
-
-@dataclass
-class Started:
-    """A tap that runs, its stdout read by hand, in a process group of its own."""
-
-    simulator: Simulator
-    folder: Path
-    process: subprocess.Popen[bytes]
-    output: bytearray = field(default_factory=bytearray)
-
-    def read_until(self, *, asked: int = 0, size: int = 0) -> None:
-        """Read along until so many machines were asked, and so many bytes written."""
-        while self._asked() < asked or len(self.output) < size:
-            if not self._read(0.01):
-                return
-
-    def _asked(self) -> int:
-        return sum(entry.machine_id is not None for entry in self.simulator.journal)
-
-    def _read(self, timeout: float) -> bool:
-        """Read what there is; False at the end."""
-        assert self.process.stdout
-        with contextlib.suppress(BlockingIOError):
-            if not (chunk := os.read(self.process.stdout.fileno(), 65536)):
-                return False
-            self.output += chunk
-            return True
-        time.sleep(timeout)
-        return True
-
-    def send(self, *signals: signal.Signals, apart: float = 0.0) -> None:
-        """Send signals, one after the other."""
-        for number, each in enumerate(signals):
-            time.sleep(apart if number else 0)
-            self.process.send_signal(each)
-
-    def end(self) -> float:
-        """Read to the end; the seconds it took."""
-        since = time.monotonic()
-        while self._read(0.005):
-            assert time.monotonic() - since < SECONDS
-        self.process.wait(SECONDS)
-        return time.monotonic() - since
-
-    @property
-    def stderr(self) -> str:
-        """What it said."""
-        return (self.folder / "log").read_text()
-
-    def messages(self) -> list[dict[str, Any]]:
-        """What it wrote: whole lines, unless SIGKILL cut the last."""
-        *lines, rest = bytes(self.output).split(b"\n")
-        assert not rest or self.process.returncode == -KILL, f"a line without an end: {rest[-80:]!r}"
-        return [json.loads(line) for line in lines]
-
-
-@contextlib.contextmanager
-def started(
-    folder: Path, simulator: Simulator, state: dict[str, Any] | None = None, **config: object
-) -> Iterator[Started]:
-    """A tap that writes a STATE often; nothing of it may be left at the end."""
-    settings = {**simulator.config, **UNLIMITED, **config}
-    (folder / "config.json").write_text(json.dumps(settings))
-    command = [*tap_command(0.1), "--config", str(folder / "config.json")]
-    if state:
-        (folder / "state.json").write_text(json.dumps(state))
-        command += ["--state", str(folder / "state.json")]
-    trust = {"REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"]}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            env={**clean_environ(folder), **trust},
-            start_new_session=True,
-        )
-        assert process.stdout
-        os.set_blocking(process.stdout.fileno(), False)
-        try:
-            yield Started(simulator, folder, process)
-            ended_by_itself = process.poll() is not None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, KILL)
-            process.wait()
-            process.stdout.close()
-    assert ended_by_itself
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
 
 
 # Through PostgreSQL
