@@ -57,7 +57,7 @@ MAX_ANSWER_BYTES = 128 * 2**20
 """Four times a page of 10,000 machines with all that is known of them."""
 
 MAX_ERROR_BYTES = 2**20
-MAX_TIMEOUTS_FOR_A_BODY = 10
+MAX_TIMEOUTS_FOR_A_BODY = 5
 """So many times `request_timeout_seconds` a whole body may take, however steadily it drips."""
 
 DEFAULT_TIMEOUT_SECONDS = 60
@@ -84,7 +84,8 @@ class BoundedAdapter(HTTPAdapter):
                 raise ApiError(msg, API_REMEDIES["shape"].advice)
             if time.monotonic() > deadline:
                 response.close()
-                raise requests.exceptions.ReadTimeout(request=request)
+                msg = f"GET {_path(response)} was answered without an end."
+                raise NoAnswerError(msg, API_REMEDIES["no answer"].advice)
         # As `Response.content` does it, which knows no bound.
         response._content = bytes(body)  # noqa: SLF001
         response._content_consumed = True  # type: ignore[attr-defined] # noqa: SLF001
