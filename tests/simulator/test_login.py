@@ -54,8 +54,9 @@ def test_tokens_alone_or_the_discovery_alone_may_be_down(opened: Opened) -> None
 
 def test_a_sign_in_fault_never_strikes_the_api(opened: Opened) -> None:
     door = opened().sign_in()
-    door.simulator.faults.add(Fault("sign_in_down"), Fault("sign_in_html", path="*"))
-    assert door.kbs().status_code == 200
+    door.simulator.faults.add(Fault("sign_in_html", path="*", times=1), Fault("sign_in_down"))
+    assert door.kbs().json()["value"] is not None
+    assert door.simulator.journal[-1].fault is None
 
 
 def test_retry_after_may_be_a_date_or_absent(opened: Opened) -> None:
