@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tap_mde_kbs.simulator.faults import KINDS, Fault
 from tap_mde_kbs.simulator.fleet import Fleet
-from tap_mde_kbs.simulator.identity import ROLES, TOKEN_FORMS
+from tap_mde_kbs.simulator.identity import BEARER_FORMS, ROLES
 from tap_mde_kbs.simulator.managed import KINDS as HOSTS
 from tap_mde_kbs.simulator.odata import MAXIMUM
 from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota
@@ -107,8 +107,8 @@ def parser() -> Parser:
         help="a PEM with key and certificate, the application's; implies --auth-method certificate")  # fmt: skip
     add("--host", choices=HOSTS, default="vm",
         help="whose endpoint gives tokens to a managed identity (default: vm)")  # fmt: skip
-    add("--token-form", choices=TOKEN_FORMS, default="jwt",
-        help="; ".join(f"{form}: {what}" for form, what in TOKEN_FORMS.items()))  # fmt: skip
+    add("--bearer-form", choices=BEARER_FORMS, default="jwt",
+        help="; ".join(f"{form}: {what}" for form, what in BEARER_FORMS.items()))  # fmt: skip
     add("--fault", type=fault, action="append", default=[], metavar="FAULT",
         help="for example reset:chance=0.05")  # fmt: skip
     add("--no-compress", action="store_true", help="never deflate or gzip")
@@ -130,14 +130,14 @@ def simulator(options: argparse.Namespace) -> Simulator:
         port=options.port,
         seed=options.seed,
         compress=not options.no_compress,
-        token_form=options.token_form,
+        bearer_form=options.bearer_form,
         managed_identity=options.auth_method == "managed_identity",
     )
 
 
 def environment(tenant: Simulator, options: argparse.Namespace) -> dict[str, str]:
     """What a client needs for the credential that was asked for."""
-    method = "certificate" if options.certificate else options.auth_method
+    method = options.auth_method
     if method == "client_secret":
         return tenant.environment
     settings = tenant.exported(tenant.settings_for(method, options.certificate))
@@ -153,6 +153,8 @@ def say(*lines: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; the exit status."""
     options = parser().parse_args(arguments)
+    if options.certificate:
+        options.auth_method = "certificate"
     enough = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: enough.set())

@@ -44,6 +44,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "leaving": (LIST, "a machine already read leaves while the list is walked: the rest shifts"),
     "duplicate": (LIST, "a page begins with the last machine of the page before; the rest shifts"),
     "endless": (API, "a body that goes on until the client has enough"),
+    "endless_nothing": (API, "the same, after the end of what is deflated: it inflates to nothing"),
     "bomb": (API, "a small body that inflates to `size` bytes, 2 GiB by default"),
     "nested": (API, "JSON that is nested `size` deep, 100,000 by default"),
     "drip": (API, "a byte of the body every `seconds`"),

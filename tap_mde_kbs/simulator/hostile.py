@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,10 @@ def instead(fault: Fault, request: Request) -> Answer | None:
     match fault.kind:
         case "endless":
             answer.body, answer.ending = START, "endless"
+            answer.headers["Content-Encoding"] = "identity"
+        case "endless_nothing":
+            answer.body, answer.ending = zlib.compress(START), "endless"
+            answer.headers["Content-Encoding"] = "deflate"
         case "bomb":
             answer.headers["Content-Encoding"] = "gzip"
             answer.body = bomb(size(fault))

@@ -36,7 +36,7 @@ OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://management.azure.com"
 ROLES = ("Machine.Read.All", "Software.Read.All", "Vulnerability.Read.All")
 DEFAULT = "/.default"
 #: What a token looks like to a client, which has to take it as it comes.
-TOKEN_FORMS = {
+BEARER_FORMS = {
     "jwt": "a JSON Web Token with the claim `roles`",
     "no_roles": "the same without that claim, though it grants them",
     "odd_roles": "the same with a claim `roles` that is no list",
@@ -58,7 +58,7 @@ class Token:
 class Identity:
     """One tenant, one application. `url` is where both authority and API are reached.
 
-    What a token grants is in `roles`; `token_form`, one of `TOKEN_FORMS`, is what can be seen of it.
+    What a token grants is in `roles`; `bearer_form`, one of `BEARER_FORMS`, is what can be seen of it.
     """
 
     token_life: float = 3599
@@ -68,14 +68,14 @@ class Identity:
     client_id: str = "c1a7e2f4-25d1-4b8e-8f5a-90c3d2b1e6f7"
     client_secret: str = "sim8Q~not-a-real-secret_only-for-the-simulator"  # noqa: S105 - the simulator's own
     url: str = ""
-    token_form: str = "jwt"  # noqa: S105 - a form, no token
+    bearer_form: str = "jwt"
     assertions: Assertions = field(default_factory=Assertions)
     _tokens: dict[str, Token] = field(default_factory=dict, repr=False)
     _void: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
-        if self.token_form not in TOKEN_FORMS:
-            message = f"There is no token form {self.token_form!r}; there are {', '.join(TOKEN_FORMS)}."
+        if self.bearer_form not in BEARER_FORMS:
+            message = f"There is no bearer form {self.bearer_form!r}; there are {', '.join(BEARER_FORMS)}."
             raise ValueError(message)
 
     @property
@@ -265,13 +265,13 @@ class Identity:
 
     def _written(self, claims: Part) -> str:
         """The token in its form, always another one."""
-        if self.token_form == "opaque":  # noqa: S105 - a form
+        if self.bearer_form == "opaque":
             return encoded(os.urandom(120))
-        if self.token_form == "no_json":  # noqa: S105 - a form
+        if self.bearer_form == "no_json":
             return ".".join(encoded(os.urandom(40)) for _ in range(3))
-        if self.token_form == "no_roles":  # noqa: S105 - a form
+        if self.bearer_form == "no_roles":
             claims.pop("roles", None)
-        elif self.token_form == "odd_roles":  # noqa: S105 - a form
+        elif self.bearer_form == "odd_roles":
             claims["roles"] = 7
         text = unsigned({"typ": "JWT", "alg": "HS256"}, claims)
         key = self.client_secret.encode()

@@ -244,6 +244,7 @@ class Connection(socketserver.StreamRequestHandler):
     def _send_slowly(self, head: bytes, body: bytes, answer: Answer) -> None:
         """A body that takes its time, or never ends: till the client goes, or the server stops."""
         self.wfile.write(head)
+        self.wfile.flush()
         size = 1 if answer.ending == "drip" else CHUNK
         for start in range(0, len(body), size):
             if answer.pace and self.server.stopping.wait(answer.pace):

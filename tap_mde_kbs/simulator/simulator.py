@@ -52,7 +52,7 @@ class Simulator:
         port: 0: any.
         seed: Of the faults' chances.
         compress: Whether bodies are deflated or gzipped for clients that accept it.
-        token_form: What can be seen of a token, one of `identity.TOKEN_FORMS`.
+        bearer_form: What can be seen of a token, one of `identity.BEARER_FORMS`.
         managed_identity: Whether the managed identity endpoints are there too, on a port of their own.
     """
 
@@ -69,7 +69,7 @@ class Simulator:
         port: int = 0,
         seed: int = 0,
         compress: bool = True,
-        token_form: str = "jwt",  # noqa: S107 - a form, no token
+        bearer_form: str = "jwt",
         managed_identity: bool = False,
     ) -> None:
         if page_size < 1:
@@ -77,7 +77,7 @@ class Simulator:
             raise ValueError(message)
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
-        self.identity = Identity(token_life, tuple(roles), token_form=token_form)
+        self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
         self.tenant = Tenant(
             fleet=self.fleet,
             identity=self.identity,
