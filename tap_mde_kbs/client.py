@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import ssl
-import time
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import backoff
 import requests
-from requests.adapters import HTTPAdapter
 from singer_sdk.exceptions import RetriableAPIError
 from singer_sdk.streams import RESTStream
 from typing_extensions import override
@@ -28,12 +23,11 @@ from tap_mde_kbs.errors import (
     BadRequestError,
     NoAnswerError,
     NotFoundError,
-    SettingsError,
     api_reason,
     certificate_error,
-    printable,
 )
-from tap_mde_kbs.governor import Governor, retry_after
+from tap_mde_kbs.governor import Governor
+from tap_mde_kbs.transport import GovernedAdapter, Session, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -51,96 +45,6 @@ RETRIED = (
     requests.exceptions.ContentDecodingError,
 )
 """What another try may mend. A 429 is not among them: the adapter waits it out."""
-
-
-MAX_ANSWER_BYTES = 128 * 2**20
-"""Four times a page of 10,000 machines with all that is known of them."""
-
-MAX_ERROR_BYTES = 2**20
-MAX_TIMEOUTS_FOR_A_BODY = 5
-"""So many times `request_timeout_seconds` a whole body may take, however steadily it drips."""
-
-DEFAULT_TIMEOUT_SECONDS = 60
-PIECE_BYTES = 2**16
-
-
-class BoundedAdapter(HTTPAdapter):
-    """Reads every answer to its end, or to where no honest answer goes on."""
-
-    @override
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        response = super().send(request, *args, **kwargs)
-        refused = response.status_code >= HTTPStatus.BAD_REQUEST
-        deadline = time.monotonic() + MAX_TIMEOUTS_FOR_A_BODY * float(kwargs.get("timeout") or DEFAULT_TIMEOUT_SECONDS)
-        body = bytearray()
-        for piece in response.iter_content(PIECE_BYTES):
-            body += piece
-            if refused and len(body) > MAX_ERROR_BYTES:
-                response.close()
-                break
-            if len(body) > MAX_ANSWER_BYTES:
-                response.close()
-                msg = f"GET {_path(response)} answered with more than {MAX_ANSWER_BYTES // 2**20} MiB."
-                raise ApiError(msg, API_REMEDIES["shape"].advice)
-            if time.monotonic() > deadline:
-                response.close()
-                msg = f"GET {_path(response)} was answered without an end."
-                raise NoAnswerError(msg, API_REMEDIES["no answer"].advice)
-        # As `Response.content` does it, which knows no bound.
-        response._content = bytes(body)  # noqa: SLF001
-        response._content_consumed = True  # type: ignore[attr-defined] # noqa: SLF001
-        return response
-
-
-class GovernedAdapter(BoundedAdapter):
-    """Sends a call when the quota allows, and again after a 429: no caller ever sees one."""
-
-    def __init__(self, governor: Governor, connections: int) -> None:
-        """Take the governor, and how many connections are kept open."""
-        self._governor = governor
-        super().__init__(pool_connections=1, pool_maxsize=connections)
-
-    @override
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        while True:
-            self._governor.acquire()
-            response = super().send(request, *args, **kwargs)
-            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-                self._governor.succeeded()
-                return response
-            self._governor.pause(_retry_after(response.headers))
-
-
-class Session(requests.Session):
-    """A session for one host: proxy and CA taken from the environment once, a timeout, no redirects.
-
-    The SDK's `session.send` ignores REQUESTS_CA_BUNDLE, and looking the environment up at every call cost
-    9 % of the CPU.
-    """
-
-    def __init__(self, url: str, timeout: float) -> None:
-        """Make a session for the host of `url`; `timeout` in seconds.
-
-        Raises:
-            SettingsError: REQUESTS_CA_BUNDLE names no file.
-        """
-        super().__init__()
-        environment = self.merge_environment_settings(url, {}, None, None, None)
-        self.proxies = dict(environment["proxies"])
-        self.verify = environment["verify"]
-        if isinstance(self.verify, str) and not Path(self.verify).exists():
-            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
-            raise SettingsError(msg, "Correct or unset it.")
-        self.trust_env = False
-        self._timeout = timeout
-        for prefix in ("https://", "http://"):
-            self.mount(prefix, BoundedAdapter())
-
-    @override
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", self._timeout)
-        kwargs.setdefault("allow_redirects", False)
-        return super().request(method, url, *args, **kwargs)
 
 
 class Connection:
@@ -292,7 +196,7 @@ class DefenderStream(RESTStream[Any]):
             reason = api_reason(_parsed(response))
         except ValueError:
             reason = ""
-        return f"GET {_path(response)} answered HTTP {response.status_code}: {reason or response.reason}."
+        return f"GET {path_of(response)} answered HTTP {response.status_code}: {reason or response.reason}."
 
     def advice(self, status: int, reason: str) -> str:
         """What a person does about a refusal with this status and reason."""
@@ -345,19 +249,6 @@ class DefenderStream(RESTStream[Any]):
         return f"The connection to {self.url_base} broke or could not be made ({type(error).__name__})."
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, by the server's own clock where it tells the time."""
-    try:
-        now = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
-        now = datetime.now(timezone.utc)
-    return retry_after(headers.get("Retry-After"), now.astimezone(timezone.utc))
-
-
-def _path(response: requests.Response) -> str:
-    return printable((response.request.path_url or "").partition("?")[0], 160)
-
-
 def _parsed(response: requests.Response) -> Any:
     """The body's JSON.
 
@@ -383,9 +274,9 @@ def _records(response: requests.Response) -> list[dict[str, Any]]:
         try:
             document = _parsed(response)
         except ValueError:
-            msg = f"GET {_path(response)} answered HTTP {response.status_code} with a body that is not JSON."
+            msg = f"GET {path_of(response)} answered HTTP {response.status_code} with a body that is not JSON."
             raise RetriableAPIError(msg, response) from None
-        kept["records"] = _of_documented_shape(document, _path(response))
+        kept["records"] = _of_documented_shape(document, path_of(response))
     return kept["records"]  # type: ignore[no-any-return]
 
 

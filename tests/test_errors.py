@@ -310,12 +310,12 @@ class TestSignIn:
     @pytest.mark.parametrize("code", [7000222, 53003])
     def test_each_number_has_its_advice(self, tmp_path: Path, simulate: StartSimulator, code: int) -> None:
         simulator = simulate(1, faults=[Fault("sign_in", code=code)])
-        assert_refused(run_tap(tmp_path, simulator), f"AADSTS{code}", errors.SIGN_IN_ADVICE[code])
+        assert_refused(run_tap(tmp_path, simulator), f"AADSTS{code}", errors.SIGN_IN_REMEDIES[code].advice)
         assert len([entry for entry in simulator.journal if entry.path.endswith("/token")]) == 1  # asking again is vain
 
-    @pytest.mark.parametrize("code", sorted(errors.SIGN_IN_ADVICE))
+    @pytest.mark.parametrize("code", sorted(errors.SIGN_IN_REMEDIES))
     def test_advice_is_found_by_the_description_or_by_the_list_of_numbers(self, code: int) -> None:
-        advice = errors.SIGN_IN_ADVICE[code]
+        advice = " ".join(errors.SIGN_IN_REMEDIES[code])
         said = errors.sign_in_error({"error_description": f"AADSTS{code}: No.\r\nTrace ID: x\r\nTimestamp: y"})
         assert str(said) == f"Sign-in failed: AADSTS{code}: No (trace x). {advice}"
         assert advice in str(errors.sign_in_error({"error": "invalid", "error_codes": [1, code]}))

@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.virtual import TICK, Clock
 
 from tap_mde_kbs.governor import Governor, Stopped, retry_after
+from tests.virtual import TICK, Clock
 
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)

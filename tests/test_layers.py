@@ -12,7 +12,8 @@ LAYERS = [
     {"streams"},
     {"progress"},
     {"client", "sweep", "listing"},
-    {"auth", "governor", "output", "schemas"},
+    {"auth", "transport", "schemas"},
+    {"governor", "output"},
     {"settings"},
     {"errors"},
 ]

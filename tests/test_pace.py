@@ -6,11 +6,11 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.virtual import Clock, Network
 
 from tap_mde_kbs.governor import Governor
 from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota
 from tap_mde_kbs.sweep import Bookmark, Listed, sweeps
+from tests.virtual import Clock, Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable

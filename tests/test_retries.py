@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_mde_kbs.auth import SignIn
-from tap_mde_kbs.client import Session
 from tap_mde_kbs.settings import endpoints
 from tap_mde_kbs.simulator import Fault, Fleet
+from tap_mde_kbs.transport import Session
 from tests.singer import Messages, Target, hurrying, lacking, run_tap
 
 if TYPE_CHECKING:

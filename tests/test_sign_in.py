@@ -10,7 +10,7 @@ import pytest
 from tap_mde_kbs.simulator import Fault
 from tap_mde_kbs.simulator.certificates import make_client_certificate
 from tap_mde_kbs.simulator.federation import Issuer
-from tap_mde_kbs.simulator.identity import TOKEN_FORMS
+from tap_mde_kbs.simulator.identity import BEARER_FORMS
 from tests.singer import Messages, run_tap
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def test_a_sign_in_service_that_is_ill_is_asked_again_later(
     assert "Trying again" in messages.stderr
 
 
-@pytest.mark.parametrize("form", [form for form in TOKEN_FORMS if form != "jwt"])
+@pytest.mark.parametrize("form", [form for form in BEARER_FORMS if form != "jwt"])
 def test_roles_that_cannot_be_read_stop_nothing(simulate: StartSimulator, tmp_path: Path, form: str) -> None:
     simulator = simulate(8)
-    simulator.identity.token_form = form
+    simulator.identity.bearer_form = form
     assert_complete(run_tap(tmp_path, simulator), simulator)

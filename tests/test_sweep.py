@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.virtual import Clock, Desk
 
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.sweep import (
@@ -31,6 +30,7 @@ from tap_mde_kbs.sweep import (
     believe,
     sweeps,
 )
+from tests.virtual import Clock, Desk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

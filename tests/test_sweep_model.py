@@ -189,7 +189,7 @@ class Tenant(RuleBasedStateMachine):
         lag=st.sampled_from([0, 0, 1, 3, 1000]),
         change=st.none() | st.tuples(st.integers(0, 12), machine_ids, st.none() | kbs),
     )
-    def bad_night(  # noqa: PLR0913, PLR0917 - all that may go wrong
+    def bad_night(  # noqa: PLR0917 - all that may go wrong
         self,
         faults: dict[str, str],
         hidden: set[str],
@@ -214,7 +214,7 @@ class Tenant(RuleBasedStateMachine):
         """
         self.run(faults, hidden, scope, size=size, every=every, kill=kill, lag=lag, change=change)
 
-    def run(  # noqa: PLR0913 - as above
+    def run(
         self,
         faults: dict[str, str] | None = None,
         hidden: set[str] | None = None,
