@@ -429,7 +429,6 @@ class Sweep(Generic[T]):
         if activate:
             bookmark.complete = True
             bookmark.answered_last = bookmark.answered
-            bookmark.short_sweeps = 0
         new = bookmark.newly_failed
         asked = sum(self._machines.values())
         return Verdict(

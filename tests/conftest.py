@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from demo.postgres import Postgres
 from demo.postgres import postgres as throw_away_postgres
@@ -17,6 +18,10 @@ from tap_mde_kbs.simulator import Fleet, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A busy machine is no defect.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 NAMES_OF_USERS = ("TAP_MDE_KBS_", "TARGET_", "MELTANO_", "SINGER_SDK_", "AZURE_", "IDENTITY_", "PG")
 TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY")

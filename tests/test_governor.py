@@ -212,6 +212,17 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, seconds: float)
     assert retry_after(value, NOW) == seconds
 
 
+def test_a_date_without_a_zone_is_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An HTTP date is in GMT, also in the oldest of its forms, which does not say so."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert retry_after("Tue Nov 24 12:00:30 2026", NOW) == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -244,11 +255,11 @@ def test_no_retry_after_whatsoever_breaks_the_pause(value: str) -> None:
 # --- the estimate --------------------------------------------------------------------------------
 
 
-@given(limits=limits, gaps=gaps, further=st.integers(0, 60), pause=st.sampled_from([None, 20.0]))
+@given(limits=limits, gaps=gaps, rounds=st.floats(0, 3, exclude_max=True), pause=st.sampled_from([None, 20.0]))
 def test_the_estimate_is_what_the_calls_then_take(
-    limits: list[tuple[int, float]], gaps: list[float], further: int, pause: float | None
+    limits: list[tuple[int, float]], gaps: list[float], rounds: float, pause: float | None
 ) -> None:
-    """Played through from any state: the last of the further calls goes out when it was said to."""
+    """Played through from any state, up to three rounds of the slowest window: exact."""
     clock = Clock()
     governor = Governor(limits, clock=clock)
     for gap in gaps:
@@ -256,11 +267,25 @@ def test_the_estimate_is_what_the_calls_then_take(
         call(governor, clock)
     if pause is not None:
         governor.pause(pause)
-    begun, estimate = clock.now, governor.seconds_for(further)
+    most, _ = max(limits, key=lambda limit: (limit[1] + 0.3) / limit[0])
+    begun, further = clock.now, max(1, int(rounds * most))
+    estimate = governor.seconds_for(further)
     for _ in range(further):
         call(governor, clock)
-    if further:
-        assert estimate == pytest.approx(clock.now - begun, abs=0.01)
+    assert estimate == pytest.approx(clock.now - begun, abs=0.01)
+
+
+@pytest.mark.parametrize("used", [0, 50, 730, 1500])
+def test_the_estimate_beyond_is_right_to_a_percent_whatever_was_used(used: int) -> None:
+    """What earlier calls of the hour leave is counted in."""
+    clock = Clock()
+    governor = Governor(DOCUMENTED, clock=clock)
+    for _ in range(used):
+        call(governor, clock)
+    begun, estimate = clock.now, governor.seconds_for(20_000)
+    for _ in range(20_000):
+        call(governor, clock)
+    assert estimate == pytest.approx(clock.now - begun, rel=0.01)
 
 
 @pytest.mark.parametrize(("calls", "minutes"), [(1, 0), (100, 0), (101, 1), (1001, 10), (10_001, 370), (100_001, 3970)])

@@ -256,4 +256,5 @@ class TestTheList:
         short = [fleet.machine(machine_id) for machine_id in fleet.listed()[:-1]]
         body = json.dumps({"value": short})
         simulator.faults.add(Fault("garbage", path=LIST, times=2, text=body))
-        right(tmp_path, simulator, state=first.state)
+        messages = right(tmp_path, simulator, state=first.state)
+        assert len(messages.records("machines")) == 12

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.sweep import (
+    RULES,
     ApiDown,
     Bookmark,
     Listed,
@@ -243,7 +244,7 @@ def test_a_machine_without_an_answer_is_asked_again_up_to_three_times(
         (names(5)[2], kind),
     ]
     assert tenant.asked[-1].count(names(5)[2]) == calls
-    assert tenant.slept == [5.0] * (calls - 1)
+    assert tenant.slept == [RULES.pause] * (calls - 1)
 
 
 def test_a_failed_machine_tells_its_reason() -> None:
@@ -258,7 +259,7 @@ def test_fifty_deferred_machines_are_asked_again_at_once_and_the_rest_at_the_end
     ill = names(400)[::5]
     tenant = Tenant(names(400), {name: ["404", "ok"] for name in ill})
     tenant.run()
-    assert tenant.slept == [5.0, 5.0]
+    assert tenant.slept == [RULES.pause] * 2
     order = [name for name, _ in tenant.written[-1]]
     assert order[196:246] == ill[:50]
     assert order[-30:] == ill[50:]
@@ -487,6 +488,16 @@ def test_without_a_believed_machine_list_nothing_is_activated() -> None:
     tenant.answers.clear()
     assert tenant.run()[0].activate
     assert tenant.modes == ["new"] * 3
+
+
+def test_a_list_that_is_not_believed_holds_back_even_a_sweep_that_did_not_shrink() -> None:
+    """What it does not hold was not asked, and would be deleted."""
+    tenant = complete(100)
+    (verdict,) = tenant.run(believed=False)
+    assert not verdict.activate
+    assert not verdict.fails
+    assert "list of machines is not believed" in verdict.reason
+    assert (tenant.bookmark.short_sweeps, tenant.bookmark.answered_last) == (0, 100)
 
 
 def test_a_fleet_that_did_shrink_is_believed_on_the_second_night_by_both_guards() -> None:
