@@ -275,7 +275,8 @@ class SignIn(AuthBase):
         except requests.exceptions.SSLError as error:
             raise SignInError(certificate_error(self.authority, error)) from None
         except (requests.RequestException, MsalServiceError) as error:
-            msg = f"{self.authority} did not answer ({type(error).__name__}: {printable(error, 200)})."
+            reason = str(error) if isinstance(error, MsalServiceError) else type(error).__name__
+            msg = f"{self.authority} could not be reached, or had no answer of use ({reason})."
             raise _UnavailableError(msg) from None
         except ValueError as error:
             raise self._refused_or_unavailable(error) from None
