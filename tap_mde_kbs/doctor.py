@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tap_mde_kbs import schemas
 from tap_mde_kbs.errors import TapError, missing_permission, printable
 from tap_mde_kbs.progress import duration
-from tap_mde_kbs.streams import ONBOARDED, PAGE_SIZE
+from tap_mde_kbs.streams import LARGEST_PAGE, ONBOARDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,10 +77,10 @@ class Doctor:
         return Line(ok=True, text=f"permissions: {printable(', '.join(sorted(roles)))}")
 
     def _list(self) -> Line:
-        records = self._machines.ask({"skip": 0})
+        records = self._machines.ask({"skip": 0, "top": LARGEST_PAGE})
         by_id = {str(record["id"]): record for record in records}  # the list may name a machine twice
         machines = [schemas.machine_fields(record, self._machines.unlisted) for record in by_id.values()]
-        self._more = len(records) >= PAGE_SIZE
+        self._more = len(records) >= LARGEST_PAGE
         self._onboarded = sorted(m["id"] for m in machines if m["onboarding_status"] in ONBOARDED)
         if not machines:
             return Line(

@@ -52,8 +52,11 @@ if TYPE_CHECKING:
 
     from tap_mde_kbs.client import Connection
 
-PAGE_SIZE = 10_000
+LARGEST_PAGE = 10_000
 """The most machines that the API gives at once."""
+
+PAGE_SIZE = 2_000
+"""Machines asked for at once in a run: the largest page would take some 80 MiB more while it is read."""
 
 SECONDS_BETWEEN_STATES = 10.0
 ONBOARDED = (None, "Onboarded")
@@ -181,9 +184,10 @@ class Machines(TapStream):
 
     @override
     def get_url_params(self, context: Context | None, next_page_token: Any) -> dict[str, Any]:
+        context = context or {}
         return {
-            "$top": PAGE_SIZE,
-            "$skip": (context or {})["skip"],
+            "$top": context.get("top", PAGE_SIZE),
+            "$skip": context["skip"],
             "$filter": self.config.get("machines_filter") or None,
         }
 
@@ -199,11 +203,8 @@ class Machines(TapStream):
         return 6
 
     def _list(self, seen: set[str], listed_at: str) -> Iterator[dict[str, Any]]:
-        for machine in walk(lambda position: self.ask({"skip": position})):
+        for machine in walk(lambda position: self.ask({"skip": position}), seen):
             record = schemas.machine_fields(machine, self.unlisted)
-            if record["id"] in seen:
-                continue
-            seen.add(record["id"])
             record["listed_at"] = listed_at
             if self._is_in_scope(record):
                 self.listed[record["id"]] = Listed(record["id"], asked=self._is_asked(record))
