@@ -386,6 +386,18 @@ def test_a_filter_changed_in_mid_sweep_takes_nobody_for_asked(nights: StartNight
     night.assert_true()
 
 
+def test_a_filter_dropped_in_mid_sweep_takes_nobody_for_asked(nights: StartNights) -> None:
+    """The list is longer then, and the machines that the filter had left out lie before the cursor too."""
+    night = nights(100, {"machines_filter": "osPlatform eq 'Windows11'"})
+    night.simulator.faults.add(Fault("503", path=KBS, after=20))
+    night.run(status=1)
+    night.simulator.faults.clear()
+    del night.config["machines_filter"]
+    assert activated(night.run())
+    assert set(night.asked) == set(night.simulator.fleet.onboarded())
+    night.assert_true()
+
+
 def test_a_time_limit_spreads_a_sweep_over_runs(nights: StartNights) -> None:
     """Each ends cleanly with 0; together they ask each machine once, and the last one deletes."""
     night = nights(150, {**ALONE, "time_limit_minutes": 0.04}, latency=0.05)

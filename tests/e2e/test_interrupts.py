@@ -232,6 +232,25 @@ def test_a_signal_to_a_tap_that_waits_for_a_slow_target_leaves_whole_lines(
     assert len(run.output) < read + 150_000, "it went on writing"
 
 
+@pytest.mark.parametrize("each", [TERM, INT], ids=["SIGTERM", "SIGINT"])
+def test_lines_longer_than_a_pipe_takes_at_once_stay_whole(
+    simulate: StartSimulator, tmp_path: Path, each: signal.Signals
+) -> None:
+    """A machine with 50 KB of tags: the write is under way, and half of the line is out, when the signal comes."""
+    simulator = simulate(30)
+    for machine_id in simulator.fleet.listed():
+        simulator.fleet.change(machine_id, machineTags=["tag" * 5] * 3000)
+    for _ in range(3):
+        with started(tmp_path, simulator) as run:
+            run.read_until(size=60_000)
+            time.sleep(0.3)  # nobody reads: the pipe fills, nothing goes on
+            run.send(each)
+            time.sleep(0.1)
+            run.end()
+        assert run.process.returncode == STATUS[each], run.stderr
+        assert len(run.messages()) < 30
+
+
 def last_state(messages: list[dict[str, Any]]) -> dict[str, Any]:
     """The value of the last STATE."""
     value: dict[str, Any] = [message for message in messages if message["type"] == "STATE"][-1]["value"]

@@ -26,6 +26,7 @@ def assert_true(warehouse: Warehouse, fleet: Fleet) -> None:
     """Both tables, the checks, and what is missing now are as the fleet is today."""
     assert warehouse.missing_kbs() == true_missing_kbs(fleet)
     assert warehouse.machines() == true_machines(fleet)
+    assert len({row["listed_at"] for row in warehouse.live("machines")}) == 1
     assert warehouse.missing_now() == pairs(fleet)
     assert_checks_are_true(warehouse, fleet)
     checked_at = {machine_id: check["checked_at"] for machine_id, check in warehouse.last_checks().items()}
