@@ -37,7 +37,7 @@ from requests.auth import AuthBase
 from typing_extensions import override
 
 from tap_mde_kbs.errors import ApiError, SettingsError, SignInError, certificate_error, printable, sign_in_error
-from tap_mde_kbs.settings import FEDERATED_TOKEN_VARIABLE
+from tap_mde_kbs.settings import DEFAULT_CREDENTIAL, FEDERATED_TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -155,7 +155,7 @@ class SignIn(AuthBase):
     @property
     def method(self) -> str:
         """Which credential signs in: the setting `auth_method`."""
-        return str(self._config["auth_method"])
+        return str(self._config.get("auth_method") or DEFAULT_CREDENTIAL)
 
     @property
     def authority(self) -> str:

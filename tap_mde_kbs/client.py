@@ -85,7 +85,7 @@ class Connection:
     def sign_in(self) -> SignIn:
         """What puts the token on each call."""
         authority = Session(self.endpoints.authority_url, self.timeout)
-        if self._config["auth_method"] == "managed_identity":
+        if self._config.get("auth_method") == "managed_identity":
             authority.proxies.clear()  # its endpoint is on this machine, or next to it
         return SignIn(self._config, self.endpoints, authority, log=self._log)
 

@@ -80,8 +80,9 @@ SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
 API_REMEDIES: Mapping[str, Remedy] = {
     "filter": Remedy("HTTP 400 for the machine list.", "Correct machines_filter (an OData $filter), or leave it out."),
     "token": Remedy(
-        "HTTP 401: the token was renewed once, and refused again.",
-        "Check `cloud`, api_url and token_scope: the token must be for the tenant's Defender API.",
+        "HTTP 401.",
+        "The token was renewed once and refused again: check `cloud`, api_url and token_scope; it must be for the "
+        "tenant's Defender API.",
     ),
     "licence": Remedy(
         "HTTP 401 or 403 with `No Tvm license`: the tenant has no vulnerability management.",
@@ -92,7 +93,7 @@ API_REMEDIES: Mapping[str, Remedy] = {
         "Grant the application permission {permission} of WindowsDefenderATP, with admin consent: " + PERMISSIONS + ".",
     ),
     "redirect": Remedy(
-        "HTTP 3xx: redirects are not followed, since the token would go along.", "Set api_url to the host itself."
+        "HTTP 3xx.", "Redirects are not followed, since the token would go along: set api_url to the host itself."
     ),
     "refused": Remedy("Any other HTTP 4xx.", "Check api_url and the settings."),
     "shape": Remedy(

@@ -69,6 +69,8 @@ CREDENTIAL_SETTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """By `auth_method`: the settings it needs, and those it may have besides."""
 
+DEFAULT_CREDENTIAL = "client_secret"
+
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "tenant_id",
@@ -90,7 +92,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         "auth_method",
         th.StringType,
         allowed_values=list(CREDENTIAL_SETTINGS),
-        default="client_secret",
+        default=DEFAULT_CREDENTIAL,
         title="Sign-in method",
         description="Credential to sign in with.",
     ),
@@ -292,12 +294,11 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
         if error.validator == "additionalProperties" and not name:
             yield from (_unknown(key, schema) for key in sorted(set(config) - set(schema["properties"])))
         elif error.validator == "required" and not name:
-            yield from (_missing(key) for key in error.validator_value if key in error.message)
+            continue  # told below, with what the credential misses
         else:
             yield f"The setting {name or 'config'} is not valid: it must be {_rule(error)}."
-    if isinstance(config.get("tenant_id"), str) and not config["tenant_id"].strip():
-        yield _missing("tenant_id")
-    yield from _credential_problems(config)
+    yield from _missing(config)
+    yield from _misplaced(config)
     if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
         yield "The setting tenant_id is not a tenant's: give its GUID or a domain of it, nothing else."
     for key in ("api_url", "authority_url"):
@@ -308,31 +309,33 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
         yield "The setting token_scope must end in /.default."
 
 
-def _credential_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    """What `auth_method` misses, and what belongs to another one."""
-    method = config.get("auth_method") or "client_secret"
+def _missing(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is required, by the credential too, and not there: in one line."""
+    needed = ["tenant_id", *CREDENTIAL_SETTINGS.get(config.get("auth_method") or DEFAULT_CREDENTIAL, ((), ()))[0]]
+    if config.get("auth_method") == "federated_token" and FEDERATED_TOKEN_VARIABLE not in os.environ:
+        needed.append("federated_token_file")
+    missing = [key for key in needed if config.get(key) is None or not str(config[key]).strip()]
+    if missing:
+        names, variables = ", ".join(missing), ", ".join(ENVIRONMENT_PREFIX + key.upper() for key in missing)
+        yield (
+            f"Missing setting{'s' if len(missing) > 1 else ''}: {names}. Set {'them' if len(missing) > 1 else 'it'} in "
+            f"the config file, or {variables} with --config=ENV."
+        )
+
+
+def _misplaced(config: Mapping[str, Any]) -> Iterator[str]:
+    """What belongs to another credential than `auth_method` says."""
+    method = config.get("auth_method") or DEFAULT_CREDENTIAL
     if method not in CREDENTIAL_SETTINGS:
         return  # the schema check names it
-    needed, optional = CREDENTIAL_SETTINGS[method]
-    yield from (_missing(key) for key in needed if not str(config.get(key) or "").strip())
-    if method == "federated_token" and not (
-        config.get("federated_token_file") or os.environ.get(FEDERATED_TOKEN_VARIABLE)
-    ):
-        yield f"{_missing('federated_token_file')} Or let ${FEDERATED_TOKEN_VARIABLE} name the file."
+    own = {*CREDENTIAL_SETTINGS[method][0], *CREDENTIAL_SETTINGS[method][1]}
     for other, (theirs, also) in CREDENTIAL_SETTINGS.items():
         for key in (*theirs, *also):
-            if key not in (*needed, *optional) and config.get(key):
+            if key not in own and config.get(key):
                 yield (
                     f"The setting {key} does not belong to auth_method {method}. "
                     f"Set auth_method to {other}, or leave {key} out."
                 )
-
-
-def _missing(key: str) -> str:
-    return (
-        f"The setting {key} is missing. Set it in the config file, or {ENVIRONMENT_PREFIX}{key.upper()} "
-        "with --config=ENV."
-    )
 
 
 def _unknown(key: str, schema: Mapping[str, Any]) -> str:

@@ -263,7 +263,7 @@ class MissingKbs(TapStream):
         self._sync_children({})
         if self.in_batches:
             self.logger.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
-        with _Threads(self._answer, self.connection.parallel) as pool:
+        with _Threads(self._answer, self.connection.parallel, self._save_when_due) as pool:
             for sweep in self._sweeps(pool):
                 yield from self._run(sweep)
 
@@ -274,6 +274,11 @@ class MissingKbs(TapStream):
             self.stream_state["sweep"] = self._sweep.bookmark.to_dict()
         if not self.in_batches:
             self._tap.state_writer.write_state(self.tap_state)
+
+    def _save_when_due(self) -> None:
+        """Write a STATE about every ten seconds, also while nothing but the quota is waited for."""
+        if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
+            self.save()
 
     def _sweeps(self, pool: Threads[Answer]) -> Iterator[Sweep[Answer]]:
         return sweeps(
@@ -293,9 +298,8 @@ class MissingKbs(TapStream):
             with progress:
                 self.save()
                 for outcome in sweep.outcomes():  # all before this one are written, and counted in the bookmark
-                    if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
-                        self.save()
-                    yield from self._write(outcome, sweep.version)
+                    self._save_when_due()
+                    yield from self._write(outcome, sweep)
                     progress.count(outcome)
         except ApiDown as error:
             msg = f"The API is down: {error}. Nothing was deleted; the next run goes on from here."
@@ -309,16 +313,17 @@ class MissingKbs(TapStream):
         if sweep.verdict:
             self._end(sweep, sweep.verdict, progress)
 
-    def _write(self, outcome: Outcome[Answer], version: int) -> Iterator[dict[str, Any]]:
+    def _write(self, outcome: Outcome[Answer], sweep: Sweep[Answer]) -> Iterator[dict[str, Any]]:
         answer = outcome.answer
         if answer:
             yield from answer.rows
+            sweep.bookmark.source_time = max(sweep.bookmark.source_time or "", answer.checked_at)
         for checks in self.child_streams:
             if checks.selected:
                 checks._write_record_message(  # noqa: SLF001 - see the module's docstring
                     {
                         "machine_id": outcome.machine_id,
-                        "sweep": version,
+                        "sweep": sweep.version,
                         "checked_at": answer.checked_at if answer else _now(),
                         "outcome": outcome.kind,
                         "missing_kbs": len(answer.rows) if answer else None,

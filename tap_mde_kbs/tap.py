@@ -113,8 +113,8 @@ class TapMdeKbs(Tap):
             timer.daemon = True
             with signals_held():
                 timer.start()
-        self._check_permissions()
         try:
+            self._check_permissions()
             self.sync_all()
         except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
             msg = "The target closed the pipe."
@@ -172,7 +172,7 @@ class TapMdeKbs(Tap):
             config=config.config,
             parse_env_config=config.parse_env,
             state=json.load(state) if state else None,
-            catalog=json.load(catalog) if catalog else None,
+            catalog=_with_keys(json.load(catalog)) if catalog else None,
         )
         tap.run()
 
@@ -255,6 +255,8 @@ def read_json_file(path: str, option: str) -> dict[str, Any]:
 
 
 def _state_fault(state: dict[str, Any]) -> str:
+    if state and "bookmarks" not in state:
+        return "there are no `bookmarks` in it"
     bookmarks = state.get("bookmarks", {})
     if not isinstance(bookmarks, dict) or not all(isinstance(of, dict) for of in bookmarks.values()):
         return "`bookmarks` is no object of objects"
@@ -277,6 +279,15 @@ def _catalog_fault(catalog: dict[str, Any]) -> str:
     return ""
 
 
+def _with_keys(catalog: dict[str, Any]) -> dict[str, Any]:
+    """The catalog with the streams' keys where it leaves them out: the SDK would load such a stream without any."""
+    for entry in catalog["streams"]:
+        if not entry.get("key_properties"):
+            entry["key_properties"] = KEYS.get(entry["tap_stream_id"], [])
+    return catalog
+
+
+KEYS = {stream.name: [*stream.primary_keys] for stream in (Machines, MissingKbs, MissingKbsChecks)}
 FILE_CHECKS = {"state": _state_fault, "catalog": _catalog_fault}
 ADVICE = {
     "config": "It is one JSON object of settings; `tap-mde-kbs --about` lists them.",

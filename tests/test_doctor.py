@@ -65,7 +65,7 @@ def test_the_estimate_is_that_of_the_quota(simulate: StartSimulator, tmp_path: P
 def test_a_missing_setting_is_the_first_that_fails(simulate: StartSimulator, tmp_path: Path) -> None:
     status, lines, _ = examine(tmp_path, simulate(10), TAP_MDE_KBS_CLIENT_SECRET="")
     assert (status, len(lines)) == (1, 1)
-    assert lines[0].startswith("✗ settings: The setting client_secret is missing.")
+    assert lines[0].startswith("✗ settings: Missing setting: client_secret.")
 
 
 def test_a_wrong_secret_is_the_second(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_run_without_a_permission_ends_before_its_first_record(
     simulator = simulate(10, roles=sorted(others))
     messages = run_tap(tmp_path, simulator)
     assert messages.status == 1
-    assert messages.all == []
+    assert messages.of("RECORD") == []
     assert simulator.calls == 0
     assert f"lacks the permission {permission}" in messages.last_line
 

@@ -229,7 +229,7 @@ class TestTheList:
         assert {record["id"] for record in messages.records("machines")} == kept
         pages = [entry.query for entry in simulator.journal if entry.path == LIST]
         assert len(pages) > 2
-        assert {(page["$top"], page["$filter"]) for page in pages} == {("10000", wanted)}
+        assert {(page["$top"], page["$filter"]) for page in pages} == {("2000", wanted)}
         skips = [int(page["$skip"]) for page in pages]
         assert skips == sorted(set(skips))
 

@@ -94,7 +94,7 @@ def test_what_a_credential_misses_is_named(method: str) -> None:
         config = {**TENANT, "auth_method": method, **METHODS[method]}
         del config[name]
         [told] = problems(config)
-        assert told.startswith(f"The setting {name} is missing.")
+        assert told.startswith(f"Missing setting: {name}.")
 
 
 @pytest.mark.parametrize("method", METHODS)
