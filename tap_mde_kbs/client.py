@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import ssl
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import backoff
 import requests
-from requests.adapters import HTTPAdapter
 from singer_sdk.exceptions import RetriableAPIError
 from singer_sdk.streams import RESTStream
 from typing_extensions import override
@@ -23,17 +18,16 @@ from typing_extensions import override
 from tap_mde_kbs import settings
 from tap_mde_kbs.auth import SignIn
 from tap_mde_kbs.errors import (
-    APP_REGISTRATION,
+    API_REMEDIES,
     ApiError,
     BadRequestError,
     NoAnswerError,
     NotFoundError,
-    SettingsError,
     api_reason,
     certificate_error,
-    printable,
 )
-from tap_mde_kbs.governor import Governor, retry_after
+from tap_mde_kbs.governor import Governor
+from tap_mde_kbs.transport import GovernedAdapter, Session, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -51,58 +45,6 @@ RETRIED = (
     requests.exceptions.ContentDecodingError,
 )
 """What another try may mend. A 429 is not among them: the adapter waits it out."""
-
-
-class GovernedAdapter(HTTPAdapter):
-    """Sends a call when the quota allows, and again after a 429: no caller ever sees one."""
-
-    def __init__(self, governor: Governor, connections: int) -> None:
-        """Take the governor, and how many connections are kept open."""
-        self._governor = governor
-        super().__init__(pool_connections=1, pool_maxsize=connections)
-
-    @override
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        while True:
-            self._governor.acquire()
-            response = super().send(request, *args, **kwargs)
-            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-                self._governor.succeeded()
-                return response
-            self._governor.pause(_retry_after(response.headers))
-            with contextlib.suppress(requests.RequestException):
-                _ = response.content  # so that the connection can be used again
-            response.close()
-
-
-class Session(requests.Session):
-    """A session for one host: proxy and CA taken from the environment once, a timeout, no redirects.
-
-    The SDK's `session.send` ignores REQUESTS_CA_BUNDLE, and looking the environment up at every call cost
-    9 % of the CPU.
-    """
-
-    def __init__(self, url: str, timeout: float) -> None:
-        """Make a session for the host of `url`; `timeout` in seconds.
-
-        Raises:
-            SettingsError: REQUESTS_CA_BUNDLE names no file.
-        """
-        super().__init__()
-        environment = self.merge_environment_settings(url, {}, None, None, None)
-        self.proxies = dict(environment["proxies"])
-        self.verify = environment["verify"]
-        if isinstance(self.verify, str) and not Path(self.verify).exists():
-            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
-            raise SettingsError(msg, "Correct or unset it.")
-        self.trust_env = False
-        self._timeout = timeout
-
-    @override
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", self._timeout)
-        kwargs.setdefault("allow_redirects", False)
-        return super().request(method, url, *args, **kwargs)
 
 
 class Connection:
@@ -143,6 +85,8 @@ class Connection:
     def sign_in(self) -> SignIn:
         """What puts the token on each call."""
         authority = Session(self.endpoints.authority_url, self.timeout)
+        if self._config.get("auth_method") == "managed_identity":
+            authority.proxies.clear()  # its endpoint is on this machine, or next to it
         return SignIn(self._config, self.endpoints, authority, log=self._log)
 
     @cached_property
@@ -215,7 +159,7 @@ class DefenderStream(RESTStream[Any]):
         except RETRIED as error:
             raise NoAnswerError(
                 self._told(error),
-                f"Tried {self.backoff_max_tries()} times. Check api_url, the network and its proxy, and run again.",
+                f"Tried {self.backoff_max_tries()} times. {API_REMEDIES['no answer'].advice}",
             ) from None
         return records  # type: ignore[return-value] # parse_response yields the answer's records as one item
 
@@ -242,7 +186,8 @@ class DefenderStream(RESTStream[Any]):
                 HTTPStatus.FORBIDDEN,
             }
             error = ApiError if known else BadRequestError
-            raise error(self.response_error_message(response), self.advice(status))
+            told = self.response_error_message(response)
+            raise error(told, self.advice(status, told))
         _records(response)
 
     @override
@@ -251,20 +196,19 @@ class DefenderStream(RESTStream[Any]):
             reason = api_reason(_parsed(response))
         except ValueError:
             reason = ""
-        return f"GET {_path(response)} answered HTTP {response.status_code}: {reason or response.reason}."
+        return f"GET {path_of(response)} answered HTTP {response.status_code}: {reason or response.reason}."
 
-    def advice(self, status: int) -> str:
-        """What a person does about a refusal with this status."""
+    def advice(self, status: int, reason: str) -> str:
+        """What a person does about a refusal with this status and reason."""
         if status < HTTPStatus.BAD_REQUEST:
-            return "Redirects are not followed, since the token would go along: set api_url to the host itself."
+            return API_REMEDIES["redirect"].advice
+        if "no tvm license" in reason.lower():
+            return API_REMEDIES["licence"].advice
         if status == HTTPStatus.UNAUTHORIZED:
-            return "The token was renewed once and refused again: check `cloud`, api_url and the tenant's licence."
+            return API_REMEDIES["token"].advice
         if status == HTTPStatus.FORBIDDEN:
-            return (
-                f"Grant the application permission {self.permission} of WindowsDefenderATP, with admin consent: "
-                f"{APP_REGISTRATION} > API permissions."
-            )
-        return "Check api_url and the settings."
+            return API_REMEDIES["permission"].advice.format(permission=self.permission)
+        return API_REMEDIES["refused"].advice
 
     @override
     def request_decorator(self, func: RequestFunc) -> RequestFunc:
@@ -305,19 +249,6 @@ class DefenderStream(RESTStream[Any]):
         return f"The connection to {self.url_base} broke or could not be made ({type(error).__name__})."
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, by the server's own clock where it tells the time."""
-    try:
-        now = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
-        now = datetime.now(timezone.utc)
-    return retry_after(headers.get("Retry-After"), now.astimezone(timezone.utc))
-
-
-def _path(response: requests.Response) -> str:
-    return printable((response.request.path_url or "").partition("?")[0], 160)
-
-
 def _parsed(response: requests.Response) -> Any:
     """The body's JSON.
 
@@ -343,9 +274,9 @@ def _records(response: requests.Response) -> list[dict[str, Any]]:
         try:
             document = _parsed(response)
         except ValueError:
-            msg = f"GET {_path(response)} answered HTTP {response.status_code} with a body that is not JSON."
+            msg = f"GET {path_of(response)} answered HTTP {response.status_code} with a body that is not JSON."
             raise RetriableAPIError(msg, response) from None
-        kept["records"] = _of_documented_shape(document, _path(response))
+        kept["records"] = _of_documented_shape(document, path_of(response))
     return kept["records"]  # type: ignore[no-any-return]
 
 
@@ -361,7 +292,7 @@ def _of_documented_shape(document: object, path: str) -> list[dict[str, Any]]:
         return records
     reason = api_reason(document)
     msg = f"GET {path} answered with JSON of another shape than documented: {fault}{reason and f' ({reason})'}."
-    raise ApiError(msg, "Check that api_url is the Defender API's host; nothing was deleted in the target.")
+    raise ApiError(msg, API_REMEDIES["shape"].advice)
 
 
 def _is_id(value: object) -> bool:

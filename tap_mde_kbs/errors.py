@@ -8,51 +8,107 @@ gets here, and never is a secret, a token or an authorization header.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 SHOWN_CHARACTERS = 400
 """How much of a text from the wire is shown."""
 
+_TOKEN = re.compile(r"\beyJ[\w-]+(\.[\w-]*)*|(?<=Bearer )\S+", re.IGNORECASE)
+"""What a server might echo and nobody should read in a log: a token, or what follows `Bearer`."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 APP_REGISTRATION = "Entra ID > App registrations > your application"
+PERMISSIONS = f"{APP_REGISTRATION} > API permissions"
+SECRETS = f"{APP_REGISTRATION} > Certificates & secrets"
+
+
+class Remedy(NamedTuple):
+    """What an error means, and what a person does about it."""
+
+    meaning: str
+    advice: str
+
+
+_NO_FEDERATED_RECORD = Remedy(
+    "No federated identity record of the application matches the token.",
+    f"Compare issuer, subject and audience: {SECRETS} > Federated credentials.",
+)
 
 # By the number in `error_codes` / `AADSTSnnnnn` (learn.microsoft.com, "Microsoft Entra authentication and
 # authorization error codes").
-SIGN_IN_ADVICE: Mapping[int, str] = {
-    7000215: (
-        "The client secret is wrong. Set client_secret to the secret's Value, not its Secret ID "
-        f"({APP_REGISTRATION} > Certificates & secrets)."
+SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
+    7000215: Remedy(
+        "The client secret is wrong.",
+        f"Set client_secret to the secret's Value, not its Secret ID ({SECRETS}).",
     ),
-    7000222: f"The client secret has expired. Make a new one: {APP_REGISTRATION} > Certificates & secrets.",
-    700016: (
-        "There is no such application in this tenant. Compare client_id and tenant_id with "
-        f"{APP_REGISTRATION} > Overview."
+    7000222: Remedy("The client secret has expired.", f"Make a new one ({SECRETS}) and set client_secret to it."),
+    700016: Remedy(
+        "There is no such application in this tenant.",
+        f"Compare client_id and tenant_id with {APP_REGISTRATION} > Overview.",
     ),
-    90002: "There is no such tenant. Check tenant_id, and that `cloud` is the tenant's.",
-    700027: (
-        "The certificate is not registered with the application. Upload it: "
-        f"{APP_REGISTRATION} > Certificates & secrets > Certificates."
+    90002: Remedy("There is no such tenant.", "Check tenant_id, and that `cloud` is the tenant's."),
+    700027: Remedy(
+        "The certificate is not registered with the application, or its signature does not verify.",
+        f"Upload the certificate of certificate_file: {SECRETS} > Certificates.",
     ),
-    500011: (
-        "The tenant has no Defender for Endpoint service for this scope: it is not licensed, or `cloud` "
-        "(or token_scope) is another one's."
+    500011: Remedy(
+        "The tenant has no Defender for Endpoint service for this scope.",
+        "It is not licensed, or `cloud` (or token_scope) is another one's.",
     ),
-    1002012: "token_scope must end in /.default.",
-    700024: "The client assertion is outside its validity. Check this machine's clock.",
-    70021: (
-        "No federated identity record matches the token. Compare issuer, subject and audience: "
-        f"{APP_REGISTRATION} > Certificates & secrets > Federated credentials."
+    1002012: Remedy("The scope is not one for application permissions.", "token_scope must end in /.default."),
+    700024: Remedy("The client assertion is outside its validity.", "Set this machine's clock right."),
+    70021: _NO_FEDERATED_RECORD,
+    700213: _NO_FEDERATED_RECORD,
+    65001: Remedy("Nobody has consented to the application.", f"Have an administrator grant consent: {PERMISSIONS}."),
+    7000112: Remedy("The application is disabled.", "Enable it: Entra ID > Enterprise applications > Properties."),
+    7000229: Remedy(
+        "The application has no service principal in this tenant.",
+        "Have an administrator of this tenant grant it consent there.",
     ),
-    65001: f"An administrator has to grant consent: {APP_REGISTRATION} > API permissions.",
-    7000112: "The application is disabled. Enable it: Entra ID > Enterprise applications > Properties.",
-    7000229: "The application has no service principal in this tenant. Grant it admin consent there.",
-    53003: "Conditional access blocks the sign-in. Ask who administers the policy to except the application.",
+    53003: Remedy(
+        "Conditional access blocks the sign-in.",
+        "Have whoever administers the policy except the application, or run from an allowed network.",
+    ),
 }
-SIGN_IN_ADVICE = {**SIGN_IN_ADVICE, 700213: SIGN_IN_ADVICE[70021]}
+
+# By what the API said (learn.microsoft.com, "Common REST API error codes"); {permission}, {has} and {setting} are
+# filled in where they are known.
+API_REMEDIES: Mapping[str, Remedy] = {
+    "filter": Remedy("HTTP 400 for the machine list.", "Correct machines_filter (an OData $filter), or leave it out."),
+    "token": Remedy(
+        "HTTP 401.",
+        "The token was renewed once and refused again: check `cloud`, api_url and token_scope; it must be for the "
+        "tenant's Defender API.",
+    ),
+    "licence": Remedy(
+        "HTTP 401 or 403 with `No Tvm license`: the tenant has no vulnerability management.",
+        "License Defender for Endpoint Plan 2, or Defender Vulnerability Management, or check tenant_id.",
+    ),
+    "permission": Remedy(
+        "HTTP 403, or a token without the permission.",
+        "Grant the application permission {permission} of WindowsDefenderATP, with admin consent: " + PERMISSIONS + ".",
+    ),
+    "redirect": Remedy(
+        "HTTP 3xx.", "Redirects are not followed, since the token would go along: set api_url to the host itself."
+    ),
+    "refused": Remedy("Any other HTTP 4xx.", "Check api_url and the settings."),
+    "shape": Remedy(
+        "An answer of another shape than documented.",
+        "Check that api_url is the Defender API's host; nothing was deleted in the target.",
+    ),
+    "no answer": Remedy(
+        "No answer of use after several tries: 5xx, a timeout, a broken connection, a body cut short.",
+        "Check api_url, the network and its proxy (HTTPS_PROXY), and run again: it goes on from where it was.",
+    ),
+    "certificate": Remedy(
+        "The server's certificate was not accepted.",
+        "Behind a proxy, or with a private CA, set REQUESTS_CA_BUNDLE to a file with its certificates.",
+    ),
+}
 
 
 class TapError(Exception):
@@ -102,7 +158,7 @@ class Interrupted(BaseException):
 
 def printable(text: object, limit: int = SHOWN_CHARACTERS) -> str:
     """Text from the wire as it may be shown in a terminal: one line, no control characters, cut at `limit`."""
-    line = _UNPRINTABLE.sub(" ", str(text)[: 4 * limit]).strip()
+    line = _TOKEN.sub("<token>", _UNPRINTABLE.sub(" ", str(text)[: 4 * limit])).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -115,18 +171,25 @@ def sign_in_error(result: Mapping[str, Any]) -> SignInError:
     reason, _, trace = printable(description).partition(" Trace ID: ")
     found = re.search(r"AADSTS(\d+)", description)
     codes = [found.group(1)] if found else result.get("error_codes") or []
-    advice = next((SIGN_IN_ADVICE[int(code)] for code in codes if int(code) in SIGN_IN_ADVICE), "")
-    return SignInError(f"Sign-in failed: {reason.rstrip('.')}{trace and f' (trace {trace.split()[0]})'}.", advice)
+    remedy = next((SIGN_IN_REMEDIES[int(code)] for code in codes if int(code) in SIGN_IN_REMEDIES), None)
+    shown = f"{reason.rstrip('.')}{trace and f' (trace {trace.split()[0]})'}."
+    return SignInError(f"Sign-in failed: {shown}", f"{remedy.meaning} {remedy.advice}" if remedy else "")
+
+
+def missing_permission(needed: str, roles: Collection[str]) -> ApiError | None:
+    """The error for a token without an application permission; `ReadWrite` serves for `Read`."""
+    if {needed, needed.replace(".Read.", ".ReadWrite.")} & set(roles):
+        return None
+    has = ", ".join(printable(role, 60) for role in sorted(roles)) or "none"
+    msg = f"The application lacks the permission {needed} (its token has: {has})."
+    return ApiError(msg, API_REMEDIES["permission"].advice.format(permission=needed))
 
 
 def certificate_error(host: str, error: BaseException) -> str:
     """What to say when the certificate of `host` was refused, and what to do."""
     found = re.search(r"certificate verify failed: ([^(\'\"]+)", str(error))
     reason = f" ({found.group(1).strip()})" if found else ""
-    return (
-        f"The certificate of {host} was not accepted{reason}. Behind a proxy, or with a private CA, set "
-        "REQUESTS_CA_BUNDLE to a file with its certificates."
-    )
+    return f"The certificate of {host} was not accepted{reason}. {API_REMEDIES['certificate'].advice}"
 
 
 def api_reason(document: object) -> str:

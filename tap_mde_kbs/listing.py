@@ -26,16 +26,16 @@ def overlap(length: int) -> int:
     return min(LARGEST_OVERLAP, max(1, length // 10)) if length > 1 else 0
 
 
-def walk(page_at: Callable[[int], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def walk(page_at: Callable[[int], list[dict[str, Any]]], given: set[str]) -> Iterator[dict[str, Any]]:
     """Every machine once, in the order of the list.
 
     Args:
         page_at: the machines from that position on, at most as many as the API gives; empty past the end.
+        given: the ids of machines that are not wanted again; those that are yielded are added.
 
     Yields:
-        The API's objects, each with an `id` not met before.
+        The API's objects, each with an `id` that was not among the given.
     """
-    given: set[str] = set()
     joined: set[str] = set()  # met on pages that reach from the list's beginning to here without a gap
     position = shared = back = stale = 0  # shared: how many machines this page and the one before have in common
     while True:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
+from tap_mde_kbs.errors import printable
 from tap_mde_kbs.output import signals_held
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Progress:
         self._kinds[outcome.kind] += 1
         self._kbs += len(outcome.answer.rows) if outcome.answer else 0
         if outcome.kind == "failed" and self._kinds["failed"] <= NAMED_MACHINES:
-            self._log.warning("Machine %s gave no answer: %s", outcome.machine_id, outcome.reason)
+            self._log.warning("Machine %s gave no answer: %s", printable(outcome.machine_id, 80), outcome.reason)
 
     def end(self, told: str, verdict: Verdict) -> None:
         """Sum up: what became of the machines, what it cost, and whether the target deletes."""

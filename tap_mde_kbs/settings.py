@@ -58,6 +58,19 @@ CLOUDS: Mapping[str, Endpoints] = {
     ),
 }
 
+FEDERATED_TOKEN_VARIABLE = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - the name of a variable
+"""Where Azure's workload identity webhook says which file has the token."""
+
+CREDENTIAL_SETTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "client_secret": (("client_id", "client_secret"), ()),
+    "certificate": (("client_id", "certificate_file"), ("certificate_passphrase",)),
+    "federated_token": (("client_id",), ("federated_token_file",)),
+    "managed_identity": ((), ("client_id",)),
+}
+"""By `auth_method`: the settings it needs, and those it may have besides."""
+
+DEFAULT_CREDENTIAL = "client_secret"
+
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "tenant_id",
@@ -69,17 +82,48 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "client_id",
         th.StringType,
-        required=True,
         title="Client ID",
-        description="Application (client) id of the app registration.",
+        description=(
+            "Application (client) id of the app registration, or of a user-assigned managed identity. "
+            "Required unless a managed identity is system-assigned."
+        ),
+    ),
+    th.Property(
+        "auth_method",
+        th.StringType,
+        allowed_values=list(CREDENTIAL_SETTINGS),
+        default=DEFAULT_CREDENTIAL,
+        title="Sign-in method",
+        description="Credential to sign in with.",
     ),
     th.Property(
         "client_secret",
         th.StringType,
-        required=True,
         secret=True,
         title="Client secret",
-        description="Value of the client secret (not its Secret ID).",
+        description="For auth_method client_secret: the secret's Value (not its Secret ID).",
+    ),
+    th.Property(
+        "certificate_file",
+        th.StringType,
+        title="Certificate file",
+        description="For auth_method certificate: a PEM file with key and certificate, or a PFX file.",
+    ),
+    th.Property(
+        "certificate_passphrase",
+        th.StringType,
+        secret=True,
+        title="Certificate passphrase",
+        description="Passphrase of the key in certificate_file, if it has one.",
+    ),
+    th.Property(
+        "federated_token_file",
+        th.StringType,
+        title="Federated token file",
+        description=(
+            "For auth_method federated_token (workload identity): the file with the token, read again at each "
+            f"renewal. Without it, what ${FEDERATED_TOKEN_VARIABLE} names."
+        ),
     ),
     th.Property(
         "cloud",
@@ -191,6 +235,10 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
 ).to_dict()
 
 
+SECRETS = tuple(name for name, setting in SCHEMA["properties"].items() if setting.get("secret"))
+"""The settings whose values nobody should read."""
+
+
 def from_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that environment variables, or a `.env` at or above the working folder, give.
 
@@ -246,12 +294,11 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
         if error.validator == "additionalProperties" and not name:
             yield from (_unknown(key, schema) for key in sorted(set(config) - set(schema["properties"])))
         elif error.validator == "required" and not name:
-            yield from (_missing(key) for key in error.validator_value if key in error.message)
+            continue  # told below, with what the credential misses
         else:
             yield f"The setting {name or 'config'} is not valid: it must be {_rule(error)}."
-    for key in ("tenant_id", "client_id", "client_secret"):
-        if isinstance(config.get(key), str) and not config[key].strip():
-            yield _missing(key)
+    yield from _missing(config)
+    yield from _misplaced(config)
     if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
         yield "The setting tenant_id is not a tenant's: give its GUID or a domain of it, nothing else."
     for key in ("api_url", "authority_url"):
@@ -262,11 +309,33 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
         yield "The setting token_scope must end in /.default."
 
 
-def _missing(key: str) -> str:
-    return (
-        f"The setting {key} is missing. Set it in the config file, or {ENVIRONMENT_PREFIX}{key.upper()} "
-        "with --config=ENV."
-    )
+def _missing(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is required, by the credential too, and not there: in one line."""
+    needed = ["tenant_id", *CREDENTIAL_SETTINGS.get(config.get("auth_method") or DEFAULT_CREDENTIAL, ((), ()))[0]]
+    if config.get("auth_method") == "federated_token" and FEDERATED_TOKEN_VARIABLE not in os.environ:
+        needed.append("federated_token_file")
+    missing = [key for key in needed if config.get(key) is None or not str(config[key]).strip()]
+    if missing:
+        names, variables = ", ".join(missing), ", ".join(ENVIRONMENT_PREFIX + key.upper() for key in missing)
+        yield (
+            f"Missing setting{'s' if len(missing) > 1 else ''}: {names}. Set {'them' if len(missing) > 1 else 'it'} in "
+            f"the config file, or {variables} with --config=ENV."
+        )
+
+
+def _misplaced(config: Mapping[str, Any]) -> Iterator[str]:
+    """What belongs to another credential than `auth_method` says."""
+    method = config.get("auth_method") or DEFAULT_CREDENTIAL
+    if method not in CREDENTIAL_SETTINGS:
+        return  # the schema check names it
+    own = {*CREDENTIAL_SETTINGS[method][0], *CREDENTIAL_SETTINGS[method][1]}
+    for other, (theirs, also) in CREDENTIAL_SETTINGS.items():
+        for key in (*theirs, *also):
+            if key not in own and config.get(key):
+                yield (
+                    f"The setting {key} does not belong to auth_method {method}. "
+                    f"Set auth_method to {other}, or leave {key} out."
+                )
 
 
 def _unknown(key: str, schema: Mapping[str, Any]) -> str:

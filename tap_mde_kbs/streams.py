@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from tap_mde_kbs import schemas
 from tap_mde_kbs.client import DefenderStream
-from tap_mde_kbs.errors import BadRequestError, NoAnswerError, NotFoundError, TapError
+from tap_mde_kbs.errors import API_REMEDIES, BadRequestError, NoAnswerError, NotFoundError, TapError
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.listing import walk
 from tap_mde_kbs.output import signals_held
@@ -45,15 +45,18 @@ from tap_mde_kbs.sweep import (
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from singer_sdk.helpers.types import Context
     from singer_sdk.tap_base import Tap
 
     from tap_mde_kbs.client import Connection
 
-PAGE_SIZE = 10_000
+LARGEST_PAGE = 10_000
 """The most machines that the API gives at once."""
+
+PAGE_SIZE = 2_000
+"""Machines asked for at once in a run: the largest page would take some 80 MiB more while it is read."""
 
 SECONDS_BETWEEN_STATES = 10.0
 ONBOARDED = (None, "Onboarded")
@@ -181,17 +184,18 @@ class Machines(TapStream):
 
     @override
     def get_url_params(self, context: Context | None, next_page_token: Any) -> dict[str, Any]:
+        context = context or {}
         return {
-            "$top": PAGE_SIZE,
-            "$skip": (context or {})["skip"],
+            "$top": context.get("top", PAGE_SIZE),
+            "$skip": context["skip"],
             "$filter": self.config.get("machines_filter") or None,
         }
 
     @override
-    def advice(self, status: int) -> str:
+    def advice(self, status: int, reason: str) -> str:
         if status == HTTPStatus.BAD_REQUEST and self.config.get("machines_filter"):
-            return "Correct machines_filter (an OData $filter), or leave it out."
-        return super().advice(status)
+            return API_REMEDIES["filter"].advice
+        return super().advice(status, reason)
 
     @override
     def backoff_max_tries(self) -> int:
@@ -199,11 +203,8 @@ class Machines(TapStream):
         return 6
 
     def _list(self, seen: set[str], listed_at: str) -> Iterator[dict[str, Any]]:
-        for machine in walk(lambda position: self.ask({"skip": position})):
+        for machine in walk(lambda position: self.ask({"skip": position}), seen):
             record = schemas.machine_fields(machine, self.unlisted)
-            if record["id"] in seen:
-                continue
-            seen.add(record["id"])
             record["listed_at"] = listed_at
             if self._is_in_scope(record):
                 self.listed[record["id"]] = Listed(record["id"], asked=self._is_asked(record))
@@ -262,7 +263,7 @@ class MissingKbs(TapStream):
         self._sync_children({})
         if self.in_batches:
             self.logger.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
-        with _Threads(self._answer, self.connection.parallel) as pool:
+        with _Threads(self._answer, self.connection.parallel, self._save_when_due) as pool:
             for sweep in self._sweeps(pool):
                 yield from self._run(sweep)
 
@@ -273,6 +274,11 @@ class MissingKbs(TapStream):
             self.stream_state["sweep"] = self._sweep.bookmark.to_dict()
         if not self.in_batches:
             self._tap.state_writer.write_state(self.tap_state)
+
+    def _save_when_due(self) -> None:
+        """Write a STATE about every ten seconds, also while nothing but the quota is waited for."""
+        if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
+            self.save()
 
     def _sweeps(self, pool: Threads[Answer]) -> Iterator[Sweep[Answer]]:
         return sweeps(
@@ -292,9 +298,8 @@ class MissingKbs(TapStream):
             with progress:
                 self.save()
                 for outcome in sweep.outcomes():  # all before this one are written, and counted in the bookmark
-                    if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
-                        self.save()
-                    yield from self._write(outcome, sweep.version)
+                    self._save_when_due()
+                    yield from self._write(outcome, sweep)
                     progress.count(outcome)
         except ApiDown as error:
             msg = f"The API is down: {error}. Nothing was deleted; the next run goes on from here."
@@ -308,16 +313,17 @@ class MissingKbs(TapStream):
         if sweep.verdict:
             self._end(sweep, sweep.verdict, progress)
 
-    def _write(self, outcome: Outcome[Answer], version: int) -> Iterator[dict[str, Any]]:
+    def _write(self, outcome: Outcome[Answer], sweep: Sweep[Answer]) -> Iterator[dict[str, Any]]:
         answer = outcome.answer
         if answer:
             yield from answer.rows
+            sweep.bookmark.source_time = max(sweep.bookmark.source_time or "", answer.checked_at)
         for checks in self.child_streams:
             if checks.selected:
                 checks._write_record_message(  # noqa: SLF001 - see the module's docstring
                     {
                         "machine_id": outcome.machine_id,
-                        "sweep": version,
+                        "sweep": sweep.version,
                         "checked_at": answer.checked_at if answer else _now(),
                         "outcome": outcome.kind,
                         "missing_kbs": len(answer.rows) if answer else None,
@@ -332,6 +338,15 @@ class MissingKbs(TapStream):
         if verdict.fails:
             msg = f"{len(verdict.newly_failed)} machines gave no answer that had given one before, too many to go on."
             raise TapError(msg, "The table is as current as could be; nothing was deleted. Run again.")
+
+    def try_one(self, machine_ids: Sequence[str]) -> tuple[str, int] | None:
+        """Ask the first few machines until one answers: its id, and how many KBs it lacks; None if all say 404."""
+        for machine_id in machine_ids[:3]:
+            try:
+                return machine_id, len(self.ask({"machine_id": quote(machine_id, safe="")}))
+            except NotFoundError:
+                continue
+        return None
 
     def _answer(self, machine_id: str) -> Answer:
         """Ask for the missing KBs of a machine; called in the pool's threads.

@@ -548,10 +548,12 @@ class Threads(Generic[T]):
     Args:
         ask: Asks one machine; called in several threads.
         size: How many threads.
+        idle: Called now and then by whoever waits for an answer, in the waiting thread.
     """
 
-    def __init__(self, ask: Callable[[str], T], size: int) -> None:
+    def __init__(self, ask: Callable[[str], T], size: int, idle: Callable[[], None] = lambda: None) -> None:
         self.size = size
+        self._idle = idle
         self._ask = ask
         self._queue: deque[str] = deque()
         self._done: dict[str, Callable[[], T]] = {}
@@ -576,14 +578,18 @@ class Threads(Generic[T]):
         Raises:
             Stopped: If the pool is closed, before or while the caller waits.
         """
-        with self._changed:
-            while machine_id not in self._done:
+        while True:
+            with self._changed:
+                if machine_id not in self._done and not self._closed:
+                    # Not for ever: a signal handler's close() may come just before the wait begins.
+                    self._changed.wait(1.0)
+                if machine_id in self._done:
+                    done = self._done.pop(machine_id)
+                    break
                 if self._closed:
                     msg = "Stopped while waiting for an answer"
                     raise Stopped(msg)
-                # Not for ever: a signal handler's close() may come just before the wait begins.
-                self._changed.wait(1.0)
-            done = self._done.pop(machine_id)
+            self._idle()
         return done()
 
     def close(self, timeout: float = 1.0) -> None:

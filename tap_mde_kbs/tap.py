@@ -18,12 +18,14 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.metrics import Metric, MetricExclusionFilter
 from singer_sdk.plugin_base import _ConfigInput
 from singer_sdk.singerlib import CatalogEntry
+from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_mde_kbs import settings
 from tap_mde_kbs.client import Connection
-from tap_mde_kbs.errors import FileError, Interrupted, TapError, printable
-from tap_mde_kbs.output import Writer, signals_held
+from tap_mde_kbs.doctor import Doctor, Line, report
+from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, missing_permission, printable
+from tap_mde_kbs.output import Redaction, Writer, signals_held
 from tap_mde_kbs.streams import Machines, MissingKbs, MissingKbsChecks, listing_bookmark
 from tap_mde_kbs.sweep import Bookmark
 
@@ -55,6 +57,9 @@ class TapMdeKbs(Tap):
         given = {name: value for name, value in given.items() if value is not None}
         if kwargs.get("validate_config", True):
             settings.check(given, schema)
+        secrets = [str(given[name]) for name in settings.SECRETS if given.get(name)]
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(Redaction(secrets))
         super().__init__(config=given, **kwargs)
         self.metrics_logger.addFilter(QUIET_METRICS)
 
@@ -109,6 +114,7 @@ class TapMdeKbs(Tap):
             with signals_held():
                 timer.start()
         try:
+            self._check_permissions()
             self.sync_all()
         except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
             msg = "The target closed the pipe."
@@ -116,6 +122,24 @@ class TapMdeKbs(Tap):
         except BaseException:
             self._missing_kbs.save()
             raise
+
+    def examine(self) -> bool:
+        """Check what a run needs, a line each on stdout; returns whether all is well."""
+        machines = self.streams[Machines.name]
+        assert isinstance(machines, Machines)  # noqa: S101 - for the type checker
+        return report(Doctor(self.connection, machines, self._missing_kbs), click.echo, sys.stdout.encoding)
+
+    def _check_permissions(self) -> None:
+        """Fail before the first RECORD for a permission that the token is known to lack.
+
+        `meltano config test` passes at the first RECORD, and would never see it.
+        """
+        asked = any(stream.selected for name, stream in self.streams.items() if name != Machines.name)
+        if asked or self.streams[Machines.name].selected:
+            roles = self.connection.sign_in.roles()
+            for needed in (Machines.permission, *((MissingKbs.permission,) if asked else ())):
+                if roles is not None and (error := missing_permission(needed, roles)):
+                    raise error
 
     @property
     def _missing_kbs(self) -> MissingKbs:
@@ -148,7 +172,7 @@ class TapMdeKbs(Tap):
             config=config.config,
             parse_env_config=config.parse_env,
             state=json.load(state) if state else None,
-            catalog=json.load(catalog) if catalog else None,
+            catalog=_with_keys(json.load(catalog)) if catalog else None,
         )
         tap.run()
 
@@ -162,11 +186,32 @@ class TapMdeKbs(Tap):
 
     @classmethod
     @override
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
+        """Examine the settings and the tenant; `--test=schema` stays the SDK's."""
+        if value != CliTestOptionValue.All.value:
+            super().cb_test(ctx, param, value)
+            return
+        config: _ConfigInput = ctx.params.get("config") or _ConfigInput()
+        try:
+            tap = cls(config=config.config, parse_env_config=config.parse_env)
+        except SettingsError as error:
+            for line in str(error).splitlines():
+                click.echo(Line(ok=False, text=f"settings: {line}").marked(sys.stdout.encoding))
+            ctx.exit(1)
+        ctx.exit(0 if tap.examine() else 1)
+
+    @classmethod
+    @override
     def get_singer_command(cls) -> click.Command:
         command = super().get_singer_command()
         for param in command.params:
             if param.name in FILE_CHECKS:
                 param.type = JsonFile(param.name)
+            if param.name == "test" and isinstance(param, click.Option):
+                param.help = (
+                    "Check settings, sign-in, permissions and the API in a handful of calls, a line each. "
+                    "Use --test=schema to print the schemas."
+                )
         return command
 
 
@@ -210,6 +255,8 @@ def read_json_file(path: str, option: str) -> dict[str, Any]:
 
 
 def _state_fault(state: dict[str, Any]) -> str:
+    if state and "bookmarks" not in state:
+        return "there are no `bookmarks` in it"
     bookmarks = state.get("bookmarks", {})
     if not isinstance(bookmarks, dict) or not all(isinstance(of, dict) for of in bookmarks.values()):
         return "`bookmarks` is no object of objects"
@@ -232,6 +279,15 @@ def _catalog_fault(catalog: dict[str, Any]) -> str:
     return ""
 
 
+def _with_keys(catalog: dict[str, Any]) -> dict[str, Any]:
+    """The catalog with the streams' keys where it leaves them out: the SDK would load such a stream without any."""
+    for entry in catalog["streams"]:
+        if not entry.get("key_properties"):
+            entry["key_properties"] = KEYS.get(entry["tap_stream_id"], [])
+    return catalog
+
+
+KEYS = {stream.name: [*stream.primary_keys] for stream in (Machines, MissingKbs, MissingKbsChecks)}
 FILE_CHECKS = {"state": _state_fault, "catalog": _catalog_fault}
 ADVICE = {
     "config": "It is one JSON object of settings; `tap-mde-kbs --about` lists them.",

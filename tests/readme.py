@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tap_mde_kbs import schemas
+from tap_mde_kbs.errors import API_REMEDIES, SIGN_IN_REMEDIES
+from tap_mde_kbs.settings import CLOUDS
 from tests.singer import TAP
 
 if TYPE_CHECKING:
@@ -61,9 +63,33 @@ def settings() -> Iterator[str]:
     yield ""
 
 
+def clouds() -> Iterator[str]:
+    """A row for each cloud."""
+    yield from ("", "| `cloud` | login authority | API host | token scope |", "|---|---|---|---|")
+    for name, found in CLOUDS.items():
+        yield f"| `{name}` | `{found.authority_url}` | `{found.api_url}` | `{found.token_scope}` |"
+    yield ""
+
+
+def remedies() -> Iterator[str]:
+    """What errors mean and what to do, as the tap itself says it."""
+    yield from ("", "| what the API or the network says | what to do |", "|---|---|")
+    for remedy in API_REMEDIES.values():
+        yield f"| {remedy.meaning} | {remedy.advice.format(permission='that it names')} |"
+    yield from ("", "| what Entra ID says | meaning | what to do |", "|---|---|---|")
+    for code, remedy in SIGN_IN_REMEDIES.items():
+        yield f"| AADSTS{code} | {remedy.meaning} | {remedy.advice} |"
+    yield ""
+
+
 def rendered(text: str) -> str:
     """The README with its generated parts as the code has them now."""
-    for name, lines in (("streams", streams()), ("settings", settings())):
+    for name, lines in (
+        ("streams", streams()),
+        ("settings", settings()),
+        ("clouds", clouds()),
+        ("remedies", remedies()),
+    ):
         block = "\n".join(lines)
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text = re.sub(pattern, lambda found, block=block: f"{found[1]}{block}{found[2]}", text, flags=re.DOTALL)  # type: ignore[misc]

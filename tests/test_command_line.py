@@ -92,13 +92,16 @@ class TestWhatItSaysOfItself:
         assert set(CAPABILITIES) <= set(about["capabilities"])
         shown = about["settings"]["properties"]
         assert {*settings.SCHEMA["properties"], *OF_THE_SDK} <= set(shown)
-        assert about["settings"]["required"] == ["tenant_id", "client_id", "client_secret"]
+        assert about["settings"]["required"] == ["tenant_id"]
         assert {name: prop["default"] for name, prop in shown.items() if "default" in prop} | {
             "user_agent": None
         } == expected_defaults() | {"user_agent": None}
         assert shown["user_agent"]["default"] == f"tap-mde-kbs/{version('tap-mde-kbs')}"
         assert all(shown[name]["description"] for name in settings.SCHEMA["properties"])
-        assert [name for name, prop in shown.items() if prop.get("secret")] == ["client_secret"]
+        assert [name for name, prop in shown.items() if prop.get("secret")] == [
+            "client_secret",
+            "certificate_passphrase",
+        ]
 
     def test_about_as_markdown_has_a_row_for_every_setting(self, tmp_path: Path) -> None:
         rows = [line.split(" | ") for line in printed(tmp_path, "--about", "--format=markdown").splitlines()]
@@ -114,6 +117,7 @@ class TestWhatItSaysOfItself:
 def expected_defaults() -> dict[str, Any]:
     """The defaults by the contract; those of the SDK's own settings are the SDK's."""
     return {
+        "auth_method": "client_secret",
         "cloud": "commercial",
         "include_not_onboarded": False,
         "requests_per_minute": 100,

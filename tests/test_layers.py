@@ -8,10 +8,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "tap_mde_kbs"
 LAYERS = [
     {"tap"},
+    {"doctor"},
     {"streams"},
     {"progress"},
     {"client", "sweep", "listing"},
-    {"auth", "governor", "output", "schemas"},
+    {"auth", "transport", "schemas"},
+    {"governor", "output"},
     {"settings"},
     {"errors"},
 ]

@@ -30,7 +30,7 @@ class Listing:
 
 
 def walked(listing: Listing) -> list[str]:
-    return [machine["id"] for machine in walk(listing.page_at)]
+    return [machine["id"] for machine in walk(listing.page_at, set())]
 
 
 def names(count: int) -> list[str]:
@@ -59,7 +59,7 @@ def test_pages_of_a_single_machine_end_too() -> None:
 
 def test_a_server_that_ignores_skip_ends_the_walk() -> None:
     page = [{"id": name} for name in names(5)]
-    assert [machine["id"] for machine in walk(lambda _position: page)] == names(5)
+    assert [machine["id"] for machine in walk(lambda _position: page, set())] == names(5)
 
 
 def test_more_departures_than_the_overlap_holds_lose_no_machine() -> None:

@@ -273,3 +273,12 @@ def rows(messages: Messages, stream: str) -> list[dict[str, Any]]:
             lines = gzip.decompress(Path(urlsplit(name).path).read_bytes()).decode().splitlines()
             found += map(json.loads, lines)
     return found
+
+
+def test_the_state_has_the_newest_answer_written(simulate: StartSimulator, tmp_path: Path) -> None:
+    """A later export is news only if it is newer."""
+    messages = run_tap(tmp_path, simulate(12))
+    answered = [
+        check["checked_at"] for check in messages.records("missing_kbs_checks") if check["missing_kbs"] is not None
+    ]
+    assert messages.sweep["source_time"] == max(answered)

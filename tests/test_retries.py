@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_mde_kbs.auth import SignIn
-from tap_mde_kbs.client import Session
 from tap_mde_kbs.settings import endpoints
 from tap_mde_kbs.simulator import Fault, Fleet
+from tap_mde_kbs.transport import Session
 from tests.singer import Messages, Target, hurrying, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class TestTheList:
         assert {record["id"] for record in messages.records("machines")} == kept
         pages = [entry.query for entry in simulator.journal if entry.path == LIST]
         assert len(pages) > 2
-        assert {(page["$top"], page["$filter"]) for page in pages} == {("10000", wanted)}
+        assert {(page["$top"], page["$filter"]) for page in pages} == {("2000", wanted)}
         skips = [int(page["$skip"]) for page in pages]
         assert skips == sorted(set(skips))
 

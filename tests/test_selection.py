@@ -181,3 +181,19 @@ def test_a_property_that_the_catalogs_schema_lacks_is_not_written_and_the_rest_i
         assert [
             {name: row[name] for name in row.keys() - {"listed_at", "checked_at"}} for row in pruned.records(stream)
         ] == wanted
+
+
+def test_a_catalog_without_keys_gets_the_streams_own(simulate: StartSimulator, tmp_path: Path) -> None:
+    """Else the SDK would load a table without a key, where every night adds to the last."""
+    catalog = discovered()
+    for entry in catalog["streams"]:
+        del entry["key_properties"]
+        entry["metadata"] = [item for item in entry["metadata"] if item["breadcrumb"]]
+        entry["metadata"].append({"breadcrumb": [], "metadata": {"selected": True}})
+    messages = run_tap(tmp_path, simulate(5), catalog=catalog)
+    assert messages.status == 0, messages.stderr
+    assert {schema["stream"]: schema["key_properties"] for schema in messages.of("SCHEMA")} == {
+        "machines": ["id"],
+        "missing_kbs": ["machine_id", "id"],
+        "missing_kbs_checks": ["machine_id", "sweep"],
+    }

@@ -1,6 +1,7 @@
-"""A throw-away certificate authority and a certificate of the loopback host.
+"""Throw-away certificates: an authority and the loopback host's, and a client's to sign in with.
 
-Nothing in it is secret: it is made anew for each simulator, and its key is gone with it.
+Nothing in it is secret: authority and host are made anew for each simulator, and their keys are gone
+with it; a client's certificate opens nothing but the simulator that it was registered with.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIFE = timedelta(days=397)
+CLIENT = "tap-mde-kbs, a throw-away client"
 NAMES = [
     x509.DNSName("localhost"),
     x509.IPAddress(ip_address("127.0.0.1")),
@@ -114,3 +117,56 @@ def write_bundle(folder: Path, environment: Mapping[str, str] = os.environ) -> P
     bundle = folder / "bundle.pem"
     bundle.write_bytes(b"\n".join(trusted))
     return bundle
+
+
+def make_client_certificate(  # noqa: PLR0913 - what such files differ in, each by its name
+    folder: Path,
+    passphrase: str | None = None,
+    *,
+    pfx: bool = False,
+    days: float = 365,
+    key: str = "rsa",
+    name: str = "client",
+) -> Path:
+    """Write a self-signed certificate and its key as one file, as an application signs in with.
+
+    Beside it goes `<name>.cer`, the certificate alone, for `Identity.register_certificate`.
+
+    Args:
+        folder: Where to.
+        passphrase: Encrypts the key if given.
+        pfx: PKCS #12, `<name>.pfx`, instead of PEM, `<name>.pem`.
+        days: It is good for so long; negative: it ended so long ago.
+        key: "rsa", or "ec", which Entra ID does not take.
+        name: Of the files, without their endings.
+    """
+    private = ec.generate_private_key(ec.SECP256R1()) if key == "ec" else rsa.generate_private_key(65537, 2048)
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(_name(CLIENT))
+        .issuer_name(_name(CLIENT))
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=min(days, 0) - 1))
+        .not_valid_after(now + timedelta(days=days))
+        .sign(private, hashes.SHA256())
+    )
+    (folder / f"{name}.cer").write_bytes(_pem(certificate))
+    encryption = _encryption(passphrase)
+    if pfx:
+        path = folder / f"{name}.pfx"
+        data = pkcs12.serialize_key_and_certificates(CLIENT.encode(), private, certificate, None, encryption)
+    else:
+        path = folder / f"{name}.pem"
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        data = private.private_bytes(encoding, form, encryption) + _pem(certificate)
+    path.touch(mode=0o600)
+    path.write_bytes(data)
+    return path
+
+
+def _encryption(passphrase: str | None) -> serialization.KeySerializationEncryption:
+    if passphrase is None:
+        return serialization.NoEncryption()
+    return serialization.BestAvailableEncryption(passphrase.encode())

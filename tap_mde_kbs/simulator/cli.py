@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tap_mde_kbs.simulator.faults import KINDS, Fault
 from tap_mde_kbs.simulator.fleet import Fleet
-from tap_mde_kbs.simulator.identity import ROLES
+from tap_mde_kbs.simulator.identity import BEARER_FORMS, ROLES
+from tap_mde_kbs.simulator.managed import KINDS as HOSTS
 from tap_mde_kbs.simulator.odata import MAXIMUM
 from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota
-from tap_mde_kbs.simulator.simulator import Simulator
+from tap_mde_kbs.simulator.simulator import AUTH_METHODS, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,12 +75,12 @@ def fault(text: str) -> Fault:
 def parser() -> Parser:
     """All options."""
     (per_minute, _), (per_hour, _) = DOCUMENTED
-    kinds = "\n".join(f"  {kind:14} {what}" for kind, (_, what) in KINDS.items())
+    kinds = "\n".join(f"  {kind:17} {what}" for kind, (_, what) in KINDS.items())
     made = Parser(
         prog="mde-simulator",
         description="A Microsoft Defender for Endpoint tenant on loopback, until Ctrl-C.",
         epilog=f"faults (KIND:name=value,…; names: path, machine, method, times, after, chance, "
-        f"each, seconds, retry_after, code, status, text):\n{kinds}",
+        f"each, seconds, retry_after, code, status, text, size):\n{kinds}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -100,6 +101,14 @@ def parser() -> Parser:
         help="machines in a page at most")  # fmt: skip
     add("--role", action="append", metavar="ROLE",
         help=f"a permission in the tokens, instead of {', '.join(ROLES)}")  # fmt: skip
+    add("--auth-method", choices=AUTH_METHODS, default="client_secret",
+        help="the credential that is exported; what it needs is made (default: client_secret)")  # fmt: skip
+    add("--certificate", metavar="FILE",
+        help="a PEM with key and certificate, the application's; implies --auth-method certificate")  # fmt: skip
+    add("--host", choices=HOSTS, default="vm",
+        help="whose endpoint gives tokens to a managed identity (default: vm)")  # fmt: skip
+    add("--bearer-form", choices=BEARER_FORMS, default="jwt",
+        help="; ".join(f"{form}: {what}" for form, what in BEARER_FORMS.items()))  # fmt: skip
     add("--fault", type=fault, action="append", default=[], metavar="FAULT",
         help="for example reset:chance=0.05")  # fmt: skip
     add("--no-compress", action="store_true", help="never deflate or gzip")
@@ -121,7 +130,18 @@ def simulator(options: argparse.Namespace) -> Simulator:
         port=options.port,
         seed=options.seed,
         compress=not options.no_compress,
+        bearer_form=options.bearer_form,
+        managed_identity=options.auth_method == "managed_identity",
     )
+
+
+def environment(tenant: Simulator, options: argparse.Namespace) -> dict[str, str]:
+    """What a client needs for the credential that was asked for."""
+    method = options.auth_method
+    if method == "client_secret":
+        return tenant.environment
+    settings = tenant.exported(tenant.settings_for(method, options.certificate))
+    return settings | (tenant.managed_identity_environment(options.host) if tenant.managed else {})
 
 
 def say(*lines: str) -> None:
@@ -133,6 +153,8 @@ def say(*lines: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; the exit status."""
     options = parser().parse_args(arguments)
+    if options.certificate:
+        options.auth_method = "certificate"
     enough = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: enough.set())
@@ -144,7 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"mde-simulator: cannot listen on port {options.port}: {reason}\n")
         return 1
     try:
-        quoted = {name: text.replace("'", "'\\''") for name, text in tenant.environment.items()}
+        variables = environment(tenant, options)
+    except (OSError, ValueError) as error:
+        tenant.stop()
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        sys.stderr.write(f"mde-simulator: cannot use the certificate {options.certificate}: {reason}\n")
+        return 1
+    try:
+        quoted = {name: text.replace("'", "'\\''") for name, text in variables.items()}
         say(
             *(f"export {name}='{text}'" for name, text in quoted.items()),
             f"# ready: {len(tenant.fleet.listed())} machines at {tenant.url} until Ctrl-C",

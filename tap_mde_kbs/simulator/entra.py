@@ -1,7 +1,19 @@
 """What Microsoft Entra ID says when it gives no token, by AADSTS number.
 
-Texts only, shortened where they only repeat; who is refused, and why, is up to `identity.py`.
+Texts only, shortened where they only repeat; who is refused, and why, is up to `identity.py` and
+`credentials.py`.
 """
+
+
+class Refused(Exception):  # noqa: N818 - it is the name of what happened, not of a defect
+    """No token: `code` is the AADSTS number, `about` the resource, scope, grant or parameter in question."""
+
+    def __init__(self, code: int, about: str = "", detail: str = "") -> None:
+        super().__init__(code, about, detail)
+        self.code = code
+        self.about = about
+        self.detail = detail
+
 
 #: The OAuth error, and the description.
 ERRORS: dict[int, tuple[str, str]] = {
@@ -41,10 +53,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     ),
     700027: (
         "invalid_client",
-        (
-            "The certificate with identifier used to sign the client assertion is not "
-            "registered on application, or its signature does not verify."
-        ),
+        "The certificate with identifier used to sign the client assertion is not registered on application.",
     ),
     500011: (
         "invalid_resource",
@@ -87,6 +96,15 @@ ERRORS: dict[int, tuple[str, str]] = {
     70003: ("unsupported_grant_type", "The app requested an unsupported grant type '{resource}'."),
     900144: (
         "invalid_request",
-        "The request body must contain the following parameter: 'scope'.",
+        "The request body must contain the following parameter: '{resource}'.",
     ),
+    700021: (
+        "invalid_client",
+        "Client assertion application identifier doesn't match 'client_id' parameter.",
+    ),
+    700023: ("invalid_client", "Client assertion audience claim does not match Realm issuer."),
+    50013: ("invalid_grant", "Assertion failed signature validation."),
+    50027: ("invalid_request", "Invalid JWT token. The client assertion is malformed."),
+    90033: ("temporarily_unavailable", "A transient error has occurred. Please try again."),
+    90055: ("temporarily_unavailable", "There are too many incoming requests; the tenant is throttled."),
 }

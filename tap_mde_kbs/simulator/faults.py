@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 API, LIST, KBS, LOGIN = "/api/*", "/api/machines", "/api/machines/*/getmissingkbs", "*/token"
+#: The authority's description of itself, which MSAL asks for first.
+DISCOVERY = "*/.well-known/openid-configuration"
 #: Every kind of fault: where it strikes unless told otherwise, and what it is.
 KINDS: dict[str, tuple[str, str]] = {
     "flapping": (KBS, "404 for a machine that exists, twice for each; then an answer"),
@@ -41,8 +43,25 @@ KINDS: dict[str, tuple[str, str]] = {
     "no_id": (API, "a record has no id"),
     "leaving": (LIST, "a machine already read leaves while the list is walked: the rest shifts"),
     "duplicate": (LIST, "a page begins with the last machine of the page before; the rest shifts"),
+    "endless": (API, "a body that goes on until the client has enough"),
+    "endless_nothing": (API, "the same, after the end of what is deflated: it inflates to nothing"),
+    "bomb": (API, "a small body that inflates to `size` bytes, 2 GiB by default"),
+    "nested": (API, "JSON that is nested `size` deep, 100,000 by default"),
+    "drip": (API, "a byte of the body every `seconds`"),
+    "long_header": (API, "a header of `size` bytes, 1 MiB by default"),
+    "many_headers": (API, "headers of 1,000 bytes, together `size`, 1 MiB by default"),
+    "long_error": (API, "400, or `status`, with a message of `size` bytes, 5 MiB by default"),
+    "control_error": (API, "400, or `status`, with control characters in its message"),
+    "control_names": (API, "control characters in the names of machines and KBs"),
+    "echo": (API, "400, or `status`, whose message repeats the request, secrets and all"),
+    "foreign_link": (LIST, "a next link to `text`, another host"),
     "sign_in": (LOGIN, "Entra ID's error `code`"),
+    "sign_in_down": ("*", "503 from the whole sign-in service; path=*/token: for tokens alone"),
+    "sign_in_throttled": (LOGIN, "429 from the sign-in service; Retry-After is `seconds`"),
+    "sign_in_html": (LOGIN, "200 with an HTML page, as a portal in between shows it"),
 }
+#: Kinds that never strike the API, whatever the path.
+SIGN_IN = ("sign_in", "sign_in_down", "sign_in_throttled", "sign_in_html")
 #: Kinds that strike each machine for itself, with how often.
 EACH = {"flapping": 2}
 #: Kinds that strike once unless told otherwise.
@@ -66,11 +85,13 @@ class Fault:
         after: So many matching requests pass first.
         chance: The share of matching requests that it strikes; of paths, with `each`.
         each: Count `times` and `after`, and draw the chance, for each path by itself.
-        seconds: How long `slow` waits, or what Retry-After says.
-        retry_after: How `throttled` says it: "seconds", "date" or "absent".
-        code: The AADSTS number of `sign_in`.
+        seconds: How long `slow` waits, or `drip` before each byte, or what Retry-After says.
+        retry_after: How the 429s and `sign_in_down` say it: "seconds", "date" or "absent".
+        code: The AADSTS number of `sign_in`, and of errors with a hostile text at the sign-in.
         status: Another status than the kind's own.
-        text: For `redirect` where to; else the body of `html` and `garbage`, the message of others.
+        text: For `redirect` and `foreign_link` where to; for `control_…` the characters; the body of
+            `html` and `garbage`, the message of others.
+        size: How large the large kinds are: bytes, or levels; 0: the kind's own.
     """
 
     kind: str
@@ -86,6 +107,7 @@ class Fault:
     code: int = 7000215
     status: int | None = None
     text: str = ""
+    size: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -94,12 +116,14 @@ class Fault:
         if self.retry_after not in RETRY_AFTER_FORMS:
             message = f"retry_after is one of {', '.join(RETRY_AFTER_FORMS)}."
             raise ValueError(message)
-        if not 0 <= self.chance <= 1 or self.after < 0 or self.seconds < 0:
-            message = "chance is from 0 to 1, after and seconds are not negative."
+        if not 0 <= self.chance <= 1 or min(self.after, self.seconds, self.size) < 0:
+            message = "chance is from 0 to 1, after, seconds and size are not negative."
             raise ValueError(message)
 
     def concerns(self, method: str, path: str, machine_id: str | None) -> bool:
         """Whether it is about such a request at all."""
+        if self.kind in SIGN_IN and path.lower().startswith("/api/"):
+            return False
         return (
             fnmatchcase(path.lower(), (self.path or KINDS[self.kind][0]).lower())
             and self.machine in (None, machine_id)

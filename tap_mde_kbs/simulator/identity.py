@@ -1,7 +1,7 @@
 """The login authority: who may have a token, what is in it, how long it lives.
 
-Plays Microsoft Entra ID for one tenant and one application with a client secret; other credentials
-would be further branches of `_credential`. Knows nothing of machines and quotas.
+Plays Microsoft Entra ID for one tenant and one application with a client secret, certificates and
+federated identities; what these prove is up to `credentials.py`. Knows nothing of machines and quotas.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
+import os
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -18,11 +18,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from tap_mde_kbs.simulator.entra import ERRORS
+from tap_mde_kbs.simulator.credentials import Assertions
+from tap_mde_kbs.simulator.entra import ERRORS, Refused
+from tap_mde_kbs.simulator.federation import EXCHANGE, SUBJECT, Issuer
 from tap_mde_kbs.simulator.messages import Answer, Request
+from tap_mde_kbs.simulator.tokens import Part, encoded, unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tap_mde_kbs.simulator.journal import Entry
 
 AUDIENCE = "https://api.securitycenter.microsoft.com"
 OLD_AUDIENCE = "https://securitycenter.onmicrosoft.com/windowsatpservice"
@@ -30,15 +35,14 @@ OLD_AUDIENCE = "https://securitycenter.onmicrosoft.com/windowsatpservice"
 OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://management.azure.com")
 ROLES = ("Machine.Read.All", "Software.Read.All", "Vulnerability.Read.All")
 DEFAULT = "/.default"
-
-
-class Refused(Exception):  # noqa: N818 - it is the name of what happened, not of a defect
-    """No token: `code` is the AADSTS number, `about` the resource, scope or grant in question."""
-
-    def __init__(self, code: int, about: str = "") -> None:
-        super().__init__(code, about)
-        self.code = code
-        self.about = about
+#: What a token looks like to a client, which has to take it as it comes.
+BEARER_FORMS = {
+    "jwt": "a JSON Web Token with the claim `roles`",
+    "no_roles": "the same without that claim, though it grants them",
+    "odd_roles": "the same with a claim `roles` that is no list",
+    "no_json": "three parts that hold no JSON",
+    "opaque": "a text without any parts",
+}
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,12 @@ class Token:
     expires: float
 
 
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 @dataclass
 class Identity:
-    """One tenant, one application. `url` is where both authority and API are reached."""
+    """One tenant, one application. `url` is where both authority and API are reached.
+
+    What a token grants is in `roles`; `bearer_form`, one of `BEARER_FORMS`, is what can be seen of it.
+    """
 
     token_life: float = 3599
     roles: tuple[str, ...] = ROLES
@@ -65,11 +68,41 @@ class Identity:
     client_id: str = "c1a7e2f4-25d1-4b8e-8f5a-90c3d2b1e6f7"
     client_secret: str = "sim8Q~not-a-real-secret_only-for-the-simulator"  # noqa: S105 - the simulator's own
     url: str = ""
+    bearer_form: str = "jwt"
+    assertions: Assertions = field(default_factory=Assertions)
     _tokens: dict[str, Token] = field(default_factory=dict, repr=False)
     _void: set[str] = field(default_factory=set, repr=False)
 
-    def answer(self, request: Request) -> Answer:
-        """What the authority says."""
+    def __post_init__(self) -> None:
+        if self.bearer_form not in BEARER_FORMS:
+            message = f"There is no bearer form {self.bearer_form!r}; there are {', '.join(BEARER_FORMS)}."
+            raise ValueError(message)
+
+    @property
+    def given(self) -> int:
+        """How many tokens were given out; how many were asked for says the journal."""
+        return len(self._tokens)
+
+    def register_certificate(self, pem: bytes) -> str:
+        """Let the application sign in with a certificate, as when one is uploaded in the portal.
+
+        Args:
+            pem: The certificate, the first one if there are several; a private key in it is not looked at.
+
+        Returns:
+            Its SHA-1 thumbprint, in hex.
+
+        Raises:
+            ValueError: There is no certificate in it, or its key is not RSA.
+        """
+        return self.assertions.register(pem)
+
+    def federate(self, issuer: Issuer, subject: str = SUBJECT, audience: str = EXCHANGE) -> None:
+        """Let the application sign in with that issuer's tokens about this subject."""
+        self.assertions.federate(issuer, subject, audience)
+
+    def answer(self, request: Request, entry: Entry) -> Answer:
+        """What the authority says; how the caller proved who it is goes into the journal's entry."""
         tenant, *rest = request.segments
         path = "/".join(rest).lower()
         try:
@@ -81,15 +114,19 @@ class Identity:
             if path in ("oauth2/v2.0/token", "oauth2/token"):
                 if request.method != "POST":
                     return Answer.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "POST it.")
-                return self._token(tenant, request)
+                return self._token(tenant, request, entry)
         except Refused as refused:
-            return self.refusal(refused.code, tenant, request.form.get("client_id", ""), refused.about)
+            app = request.form.get("client_id", "")
+            return self.refusal(refused.code, tenant, app, refused.about, detail=refused.detail)
         return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", "There is nothing here.")
 
-    def refusal(self, code: int, tenant: str = "", app: str = "", resource: str = "") -> Answer:
-        """Entra ID's error body for an AADSTS number."""
-        error, text = ERRORS.get(code, ("invalid_request", "Something that nobody wrote down."))
-        text = text.format(app=app, tenant=tenant, resource=resource)
+    def refusal(  # noqa: PLR0913 - what Entra ID's texts speak of, each by its name
+        self, code: int, tenant: str = "", app: str = "", resource: str = "", *, detail: str = "", text: str = ""
+    ) -> Answer:
+        """Entra ID's error body for an AADSTS number, with `detail` after its text, or `text` instead."""
+        error, usual = ERRORS.get(code, ("invalid_request", "Something that nobody wrote down."))
+        usual = usual.format(app=app, tenant=tenant, resource=resource)
+        text = text or " ".join(part for part in (usual, detail) if part)
         now = datetime.fromtimestamp(self.clock(), timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
         trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
         status = HTTPStatus.UNAUTHORIZED if error == "invalid_client" else HTTPStatus.BAD_REQUEST
@@ -132,6 +169,7 @@ class Identity:
                 "token_endpoint_auth_methods_supported": [
                     "client_secret_post",
                     "client_secret_basic",
+                    "private_key_jwt",
                 ],
                 "issuer": f"{base}/v2.0",
                 "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
@@ -141,16 +179,16 @@ class Identity:
             }
         )
 
-    def _token(self, tenant: str, request: Request) -> Answer:
+    def _token(self, tenant: str, request: Request, entry: Entry) -> Answer:
         if tenant.lower() != self.tenant_id:
             raise Refused(90002)
         form = request.form
         if form.get("grant_type") != "client_credentials":
             raise Refused(70003, form.get("grant_type", ""))
-        self._credential(request)
         old = "v2.0" not in request.segments
-        audience = self._audience(form.get("resource", "") + DEFAULT if old else form.get("scope", ""))
-        token = self._issue(audience)
+        self._credential(request, entry, f"{self.url}/{tenant}/oauth2/{'' if old else 'v2.0/'}token")
+        audience = self.audience(form.get("resource", "") + DEFAULT if old else form.get("scope", ""))
+        token = self.issue(audience)
         life = int(self.token_life)
         answer: dict[str, object] = {
             "token_type": "Bearer",
@@ -162,8 +200,8 @@ class Identity:
             answer["resource"] = audience
         return Answer.of(answer | {"access_token": token})
 
-    def _credential(self, request: Request) -> None:
-        """Check who asks; certificates and federated tokens will be branches here."""
+    def _credential(self, request: Request, entry: Entry, endpoint: str) -> None:
+        """Check who asks."""
         client, secret = request.form.get("client_id"), request.form.get("client_secret")
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
@@ -174,14 +212,23 @@ class Identity:
             client, secret = (unquote_plus(part) for part in text.partition(":")[::2])
         if (client or "").lower() != self.client_id:
             raise Refused(700016)
+        if "client_assertion" in request.form:
+            self.assertions.check(request.form, endpoint, self.clock(), entry)
+            return
         if secret is None:
-            raise Refused(700027 if "client_assertion" in request.form else 7000218)
+            raise Refused(7000218)
+        entry.credential = "client_secret"
         if not hmac.compare_digest(secret.encode(), self.client_secret.encode()):
             raise Refused(7000215)
 
-    def _audience(self, scope: str) -> str:
+    def audience(self, scope: str) -> str:
+        """Whom a token for this scope is for.
+
+        Raises:
+            Refused: There is no such service in the tenant.
+        """
         if not scope:
-            raise Refused(900144)
+            raise Refused(900144, "scope")
         if not scope.endswith(DEFAULT):
             raise Refused(1002012, scope)
         resource = scope[: -len(DEFAULT)].rstrip("/")
@@ -194,12 +241,13 @@ class Identity:
         """What a token may be made out to for this API to take it."""
         return AUDIENCE, OLD_AUDIENCE, self.url
 
-    def _issue(self, audience: str) -> str:
+    def issue(self, audience: str, app: str = "") -> str:
+        """A new token, for this application unless for another one."""
         now = int(self.clock())
         claims = {
             "aud": audience,
             "iss": f"https://sts.windows.net/{self.tenant_id}/",
-            "appid": self.client_id,
+            "appid": app or self.client_id,
             "app_displayname": "tap-mde-kbs (simulated)",
             "tid": self.tenant_id,
             "roles": list(self.roles),
@@ -207,13 +255,24 @@ class Identity:
             "iat": now,
             "nbf": now,
             "exp": now + int(self.token_life),
-            "uti": _base64(uuid.uuid4().bytes),
+            "uti": encoded(uuid.uuid4().bytes),
         }
         if not self.roles:
             del claims["roles"]
-        parts = ({"typ": "JWT", "alg": "HS256"}, claims)
-        signed = ".".join(_base64(json.dumps(part).encode()) for part in parts)
-        key = self.client_secret.encode()
-        token = f"{signed}.{_base64(hmac.digest(key, signed.encode(), hashlib.sha256))}"
+        token = self._written(claims)
         self._tokens[token] = Token(audience, tuple(self.roles), self.clock() + self.token_life)
         return token
+
+    def _written(self, claims: Part) -> str:
+        """The token in its form, always another one."""
+        if self.bearer_form == "opaque":
+            return encoded(os.urandom(120))
+        if self.bearer_form == "no_json":
+            return ".".join(encoded(os.urandom(40)) for _ in range(3))
+        if self.bearer_form == "no_roles":
+            claims.pop("roles", None)
+        elif self.bearer_form == "odd_roles":
+            claims["roles"] = 7
+        text = unsigned({"typ": "JWT", "alg": "HS256"}, claims)
+        key = self.client_secret.encode()
+        return f"{text}.{encoded(hmac.digest(key, text.encode(), hashlib.sha256))}"

@@ -10,15 +10,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import TYPE_CHECKING, Any, overload
 
-SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
+if TYPE_CHECKING:
+    from tap_mde_kbs.simulator.messages import Request
+
+SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-identity-header")
 
 
 def without_secrets(headers: dict[str, str]) -> dict[str, str]:
     """The headers, names in lower case, of secret ones only the scheme."""
     return {
-        name: value.partition(" ")[0] + " …" if name in SECRET_HEADERS else value for name, value in headers.items()
+        name: (value.partition(" ")[0] if " " in value else "") + " …" if name in SECRET_HEADERS else value
+        for name, value in headers.items()
     }
 
 
@@ -35,6 +39,9 @@ class Entry:
         fault: The kind of the injected fault, if any.
         in_flight: How many requests to the API were being answered, this one included.
         seconds: How long the answer took.
+        credential: How a sign-in proved who it is, named like the tap's `auth_method`.
+        assertion: Header and claims (not the signature) of a sign-in's assertion; `x5c` is among
+            them if it was sent.
     """
 
     method: str
@@ -47,6 +54,24 @@ class Entry:
     fault: str | None = None
     in_flight: int = 0
     seconds: float | None = None
+    credential: str | None = None
+    assertion: dict[str, Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, request: Request) -> Entry:
+        """A request on its arrival."""
+        return cls(
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            headers=without_secrets(request.headers),
+            machine_id=request.machine_id,
+        )
+
+    @property
+    def is_token_request(self) -> bool:
+        """Whether a token was asked for, of the authority or of a managed identity endpoint."""
+        return not self.is_api and self.path.lower().endswith("/token")
 
     @property
     def is_api(self) -> bool:
@@ -82,6 +107,11 @@ class Journal(Sequence[Entry]):
     def calls(self) -> int:
         """How many requests went to the API."""
         return self._calls
+
+    @property
+    def token_requests(self) -> list[Entry]:
+        """The requests for a token, oldest first: several threads, one renewal, and so one request."""
+        return [entry for entry in self if entry.is_token_request]
 
     @property
     def violations(self) -> list[str]:

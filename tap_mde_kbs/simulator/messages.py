@@ -50,13 +50,19 @@ class Request:
 
 @dataclass
 class Answer:
-    """What is to be sent, and how it goes wrong: `ending` is "whole", "cut" or "reset"."""
+    """What is to be sent, and how it goes wrong.
+
+    `ending` is "whole", "cut" (in the middle of the body), "reset", "endless" (the body goes on till
+    the client has enough) or "drip" (a byte every `pace` seconds). With a Content-Encoding among the
+    headers the body is encoded already.
+    """
 
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     ending: str = "whole"
+    pace: float = 0.0
 
     @classmethod
     def of(cls, payload: object, status: int = HTTPStatus.OK, type_: str = JSON) -> Answer:

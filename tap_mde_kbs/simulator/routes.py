@@ -8,14 +8,16 @@ No sockets: it takes a `Request` and gives an `Answer`. The facts are from Micro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from tap_mde_kbs.simulator import spoil
 from tap_mde_kbs.simulator.catalogue import SOFTWARE, WINDOWS, Record
 from tap_mde_kbs.simulator.faults import WALKING
-from tap_mde_kbs.simulator.journal import Entry, Journal, without_secrets
+from tap_mde_kbs.simulator.journal import Entry, Journal
+from tap_mde_kbs.simulator.login import Login
 from tap_mde_kbs.simulator.messages import ODATA, Answer, Request
 from tap_mde_kbs.simulator.odata import MAXIMUM, Filter, ODataError, Options
 
@@ -30,7 +32,6 @@ SOFTWARE_ROLES = ("Software.Read.All",)
 CONTEXT = "https://api.securitycenter.microsoft.com/api/$metadata#"
 FIXES = "Collection(microsoft.windowsDefenderATP.api.PublicProductFixDto)"
 VENDOR = "microsoft-_-"
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass
@@ -46,48 +47,19 @@ class Tenant:
     latency: float = 0.0
     _filtered: tuple[tuple[int, str], list[str]] | None = None
 
-    def arrive(self, request: Request) -> Entry:
-        """Write a request into the journal."""
-        entry = Entry(
-            method=request.method,
-            path=request.path,
-            query=dict(request.query),
-            headers=without_secrets(request.headers),
-            machine_id=request.machine_id,
-        )
-        self.journal.begin(entry)
-        return entry
+    @cached_property
+    def login(self) -> Login:
+        """The other door."""
+        return Login(self.identity, self.faults, self.journal)
 
     def answer(self, request: Request, entry: Entry) -> Answer:
         """What the tenant says to it."""
-        self._check_host(request, entry)
-        answer = self._api(request, entry) if entry.is_api else self._login(request, entry)
+        self.login.check_host(request, entry, self.identity.url)
+        answer = self._api(request, entry) if entry.is_api else self.login.answer(request, entry, self.identity.answer)
         entry.status = None if answer.ending == "reset" else answer.status
         return answer
 
     # The rules
-
-    def _check_host(self, request: Request, entry: Entry) -> None:
-        port = urlsplit(self.identity.url).port
-        if request.headers.get("host") not in [f"{host}:{port}" for host in LOOPBACK]:
-            self.journal.violation(entry, "an unknown host in the header Host")
-
-    def _login(self, request: Request, entry: Entry) -> Answer:
-        if request.headers.get("authorization", "").lower().startswith("bearer"):
-            self.journal.violation(entry, "a token to the wrong place")
-        if request.path == spoil.ELSEWHERE:
-            self.journal.violation(entry, "a redirect that was followed")
-        fault = self._fault(request, entry)
-        if fault is not None and fault.kind == "sign_in":
-            form = request.form
-            return self.identity.refusal(
-                fault.code, request.segments[0], form.get("client_id", ""), form.get("scope", "")
-            )
-        instead = spoil.instead(fault, entry.machine_id, self.identity.url) if fault else None
-        if instead is not None:
-            return instead
-        answer = self.identity.answer(request)
-        return spoil.spoil(answer, fault) if fault else answer
 
     def _api(self, request: Request, entry: Entry) -> Answer:
         wait, wrong = self.quota.judge()
@@ -118,21 +90,17 @@ class Tenant:
             return Answer.error(HTTPStatus.FORBIDDEN, "Forbidden", message)
         return token
 
-    def _fault(self, request: Request, entry: Entry) -> Fault | None:
+    def _struck(self, request: Request, entry: Entry, token: Token) -> Answer:
         path = "/" + "/".join(request.segments)
         fault = self.faults.strike(request.method, path, entry.machine_id, walking=_skip(request) > 0)
-        entry.fault = fault.kind if fault else None
-        return fault
-
-    def _struck(self, request: Request, entry: Entry, token: Token) -> Answer:
-        fault = self._fault(request, entry)
         if fault is None:
             return self._route(request, entry, token)
+        entry.fault = fault.kind
         self._happen(fault, request)
-        instead = spoil.instead(fault, entry.machine_id, self.identity.url)
+        instead = spoil.instead(fault, request, self.identity.url)
         if instead is not None:
             return instead
-        return spoil.spoil(self._route(request, entry, token), fault)
+        return spoil.spoil(self._route(request, entry, token), fault, self.identity.url)
 
     def _happen(self, fault: Fault, request: Request) -> None:
         """What a fault does to the tenant, not to the answer."""

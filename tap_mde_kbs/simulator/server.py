@@ -1,4 +1,4 @@
-"""The simulated tenant on a socket: TLS on loopback, HTTP/1.1 with keep-alive, login and API.
+"""The simulated tenant on a socket: loopback, TLS or not, HTTP/1.1 with keep-alive.
 
 It knows how bytes go over the wire and how a connection ends, well or badly; what is said is up
 to `routes.py`.
@@ -9,20 +9,17 @@ from __future__ import annotations
 import gzip
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import zlib
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from tap_mde_kbs.simulator.journal import Entry, Journal
 from tap_mde_kbs.simulator.messages import Answer, Request
-
-if TYPE_CHECKING:
-    import ssl
-
-    from tap_mde_kbs.simulator.routes import Tenant
 
 #: A client that is silent for so many seconds in the middle of a handshake or request is left.
 PATIENCE = 30.0
@@ -30,9 +27,22 @@ PATIENCE = 30.0
 MAXIMUM_LINE, MAXIMUM_HEADERS, MAXIMUM_BODY = 65_536, 200, 1_048_576
 CHUNK = 16_384
 FAST = 1
+#: What an endless body goes on with: white space, so that the JSON begun stays good.
+MORE = b" " * 65_535 + b"\n"
 #: SO_LINGER with no time: closing sends a reset.
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 ABORT = struct.pack("ii", 1, 0)
+
+
+class Service(Protocol):
+    """Who answers."""
+
+    @property
+    def journal(self) -> Journal:
+        """Where requests are written down."""
+
+    def answer(self, request: Request, entry: Entry) -> Answer:
+        """What is said to a request."""
 
 
 class BadRequestError(Exception):
@@ -47,10 +57,10 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = False
     block_on_close = True
 
-    def __init__(self, port: int, context: ssl.SSLContext, *, compress: bool = True) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None, *, compress: bool = True) -> None:
         self.context = context
         self.compress = compress
-        self.tenant: Tenant | None = None
+        self.service: Service | None = None
         self.stopping = threading.Event()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -62,9 +72,9 @@ class Server(socketserver.ThreadingTCPServer):
         """Where it listens."""
         return int(self.socket.getsockname()[1])
 
-    def start(self, tenant: Tenant) -> None:
+    def start(self, service: Service) -> None:
         """Begin to answer."""
-        self.tenant = tenant
+        self.service = service
         self._thread.start()
 
     def stop(self) -> None:
@@ -86,25 +96,28 @@ class Server(socketserver.ThreadingTCPServer):
         """Answer one connection. The handshake is made here, lest one client hold up others."""
         if not isinstance(request, socket.socket):
             return
+        connection: socket.socket = request
         try:
-            request.settimeout(PATIENCE)
-            secured = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+            connection.settimeout(PATIENCE)
+            if self.context is not None:
+                connection = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         except OSError:
             request.close()
             return
         with self._lock:
-            self._open.add(secured)
+            self._open.add(connection)
         try:
             if not self.stopping.is_set():
-                secured.do_handshake()
-                self.finish_request(secured, client_address)
+                if isinstance(connection, ssl.SSLSocket):
+                    connection.do_handshake()
+                self.finish_request(connection, client_address)
         except OSError:
             pass  # The client is gone, or does not trust the certificate: its own affair.
         finally:
             with self._lock:
-                self._open.discard(secured)
-            _shut(secured)
-            secured.close()
+                self._open.discard(connection)
+            _shut(connection)
+            connection.close()
 
 
 def _shut(connection: socket.socket) -> None:
@@ -118,7 +131,7 @@ class Connection(socketserver.StreamRequestHandler):
     """One client's connection, and its requests one after another."""
 
     server: Server
-    connection: ssl.SSLSocket
+    connection: socket.socket
     # Without these two, answers of a few hundred bytes take 40 ms each.
     disable_nagle_algorithm = True
     wbufsize = -1
@@ -183,12 +196,13 @@ class Connection(socketserver.StreamRequestHandler):
 
     def _respond(self, request: Request) -> bool:
         """Answer; False if the connection is at its end."""
-        tenant = self.server.tenant
-        if tenant is None:
+        service = self.server.service
+        if service is None:
             return False
-        entry = tenant.arrive(request)
+        entry = Entry.of(request)
+        service.journal.begin(entry)
         try:
-            answer = tenant.answer(request, entry)
+            answer = service.answer(request, entry)
             if answer.delay and self.server.stopping.wait(answer.delay):
                 return False
             if answer.ending == "reset":
@@ -198,7 +212,7 @@ class Connection(socketserver.StreamRequestHandler):
             self._send(request, answer)
             return answer.ending == "whole"
         finally:
-            tenant.journal.end(entry)
+            service.journal.end(entry)
 
     def _send(self, request: Request, answer: Answer) -> None:
         body = self._encoded(request, answer)
@@ -213,6 +227,9 @@ class Connection(socketserver.StreamRequestHandler):
             self.wfile.write(head)
             self.wfile.flush()
             return
+        if answer.ending in ("endless", "drip"):
+            self._send_slowly(head, body, answer)
+            return
         parts = [head]
         for start in range(0, len(body), CHUNK) if self._chunked else ():
             chunk = body[start : start + CHUNK]
@@ -224,9 +241,27 @@ class Connection(socketserver.StreamRequestHandler):
         self.wfile.write(b"".join(parts))
         self.wfile.flush()
 
+    def _send_slowly(self, head: bytes, body: bytes, answer: Answer) -> None:
+        """A body that takes its time, or never ends: till the client goes, or the server stops."""
+        self.wfile.write(head)
+        self.wfile.flush()
+        size = 1 if answer.ending == "drip" else CHUNK
+        for start in range(0, len(body), size):
+            if answer.pace and self.server.stopping.wait(answer.pace):
+                return
+            self._send_piece(body[start : start + size])
+        while answer.ending == "endless" and not self.server.stopping.is_set():
+            self._send_piece(MORE)
+        if self._chunked and answer.ending == "drip":
+            self._send_piece(b"")
+
+    def _send_piece(self, piece: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+        self.wfile.flush()
+
     def _encoded(self, request: Request, answer: Answer) -> bytes:
         accepted = request.headers.get("accept-encoding", "").lower()
-        if not self.server.compress or not answer.body:
+        if not self.server.compress or not answer.body or "Content-Encoding" in answer.headers:
             return answer.body
         if "deflate" in accepted:
             answer.headers["Content-Encoding"] = "deflate"

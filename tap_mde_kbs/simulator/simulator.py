@@ -14,21 +14,28 @@ from typing import TYPE_CHECKING
 
 from tap_mde_kbs.simulator import certificates
 from tap_mde_kbs.simulator.faults import Faults
+from tap_mde_kbs.simulator.federation import Issuer
 from tap_mde_kbs.simulator.fleet import Fleet
 from tap_mde_kbs.simulator.identity import ROLES, Identity
+from tap_mde_kbs.simulator.managed import ManagedIdentity
 from tap_mde_kbs.simulator.odata import MAXIMUM
 from tap_mde_kbs.simulator.quota import Quota
 from tap_mde_kbs.simulator.routes import Tenant
 from tap_mde_kbs.simulator.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
 
     from tap_mde_kbs.simulator.faults import Fault
     from tap_mde_kbs.simulator.journal import Journal
+
+
+AUTH_METHODS = ("client_secret", "certificate", "federated_token", "managed_identity")
+#: How long a federated token of `settings_for` is good.
+DAY = 86_400.0
 
 
 class Simulator:
@@ -45,6 +52,8 @@ class Simulator:
         port: 0: any.
         seed: Of the faults' chances.
         compress: Whether bodies are deflated or gzipped for clients that accept it.
+        bearer_form: What can be seen of a token, one of `identity.BEARER_FORMS`.
+        managed_identity: Whether the managed identity endpoints are there too, on a port of their own.
     """
 
     def __init__(  # noqa: PLR0913 - a tenant has that many knobs, each by its name
@@ -60,13 +69,15 @@ class Simulator:
         port: int = 0,
         seed: int = 0,
         compress: bool = True,
+        bearer_form: str = "jwt",
+        managed_identity: bool = False,
     ) -> None:
         if page_size < 1:
             message = "A page has one machine at least."
             raise ValueError(message)
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
-        self.identity = Identity(token_life, tuple(roles))
+        self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
         self.tenant = Tenant(
             fleet=self.fleet,
             identity=self.identity,
@@ -76,8 +87,11 @@ class Simulator:
             latency=latency,
         )
         self.port = port
+        #: The identities of the host that the endpoints are on; None if they are not asked for.
+        self.managed = ManagedIdentity(self.tenant.login) if managed_identity else None
         self._compress = compress
         self._server: Server | None = None
+        self._endpoints: Server | None = None
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
@@ -103,18 +117,24 @@ class Simulator:
             context = certificates.make(self._folder)
             certificates.write_bundle(self._folder)
             self._server = Server(self.port, context, compress=self._compress)
+            if self.managed is not None:
+                self._endpoints = Server(0, None, compress=False)
         except BaseException:
             self.stop()
             raise
         self.port = self._server.port
         self.identity.url = self.url
         self._server.start(self.tenant)
+        if self.managed is not None and self._endpoints is not None:
+            self.managed.url = f"http://127.0.0.1:{self._endpoints.port}"
+            self._endpoints.start(self.managed)
 
     def stop(self) -> None:
         """End connections and threads, and remove the certificates."""
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
+        for server in (self._server, self._endpoints):
+            if server is not None:
+                server.stop()
+        self._server = self._endpoints = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -142,11 +162,61 @@ class Simulator:
             "authority_url": self.url,
         }
 
+    def settings_for(self, auth_method: str, certificate: str | None = None) -> dict[str, str]:
+        """The settings of the tap for a credential, which is made and registered here.
+
+        Args:
+            auth_method: One of `AUTH_METHODS`. `managed_identity` is the system-assigned one, and
+                needs `managed_identity_environment` besides.
+            certificate: A PEM file with key and certificate; without it a throw-away one is made.
+
+        Raises:
+            ValueError: There is no such method, or no certificate in the file.
+            OSError: The file cannot be read.
+        """
+        if auth_method not in AUTH_METHODS:
+            message = f"There is no auth_method {auth_method!r}; there are {', '.join(AUTH_METHODS)}."
+            raise ValueError(message)
+        settings = {"auth_method": auth_method, **self.config}
+        if auth_method != "client_secret":
+            del settings["client_secret"]
+        if auth_method == "certificate":
+            path = Path(certificate or certificates.make_client_certificate(self._path(""))).absolute()
+            self.identity.register_certificate(path.read_bytes())
+            settings["certificate_file"] = str(path)
+        elif auth_method == "federated_token":
+            issuer = Issuer()
+            self.identity.federate(issuer)
+            settings["federated_token_file"] = str(issuer.write(self._path("federated-token"), life=DAY))
+        elif auth_method == "managed_identity":
+            del settings["client_id"]
+        return settings
+
+    def managed_identity_environment(self, kind: str = "vm") -> dict[str, str]:
+        """What a client of managed identities finds in its environment.
+
+        Args:
+            kind: "app_service" or "vm".
+
+        Raises:
+            ValueError: There is no such kind.
+            RuntimeError: The simulator was made without them.
+        """
+        if self.managed is None:
+            message = "Simulator(managed_identity=True) has the endpoints."
+            raise RuntimeError(message)
+        self._path("")
+        return self.managed.environment(kind)
+
     @property
     def environment(self) -> dict[str, str]:
         """The same as environment variables, and the authorities to trust."""
-        settings = {f"TAP_MDE_KBS_{name.upper()}": text for name, text in self.config.items()}
-        return settings | {"REQUESTS_CA_BUNDLE": str(self._path("bundle.pem"))}
+        return self.exported(self.config)
+
+    def exported(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Settings as environment variables, and the authorities to trust."""
+        variables = {f"TAP_MDE_KBS_{name.upper()}": text for name, text in settings.items()}
+        return variables | {"REQUESTS_CA_BUNDLE": str(self._path("bundle.pem"))}
 
     def _path(self, name: str) -> Path:
         if self._folder is None:

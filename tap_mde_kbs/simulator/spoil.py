@@ -1,6 +1,7 @@
 """What goes wrong, as answers: the API's errors, and what each kind of fault makes of an answer.
 
-`faults.py` says when; this module says what. It knows neither the fleet nor sockets.
+`faults.py` says when; this module says what, and `hostile.py` what means harm. It knows neither the
+fleet nor sockets.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tap_mde_kbs.simulator.messages import ODATA, Answer
+from tap_mde_kbs.simulator import hostile
+from tap_mde_kbs.simulator.messages import ODATA, Answer, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,9 +78,9 @@ def _throttled(fault: Fault) -> Answer:
     return too_many(str(math.ceil(fault.seconds)))
 
 
-def instead(fault: Fault, machine_id: str | None, url: str) -> Answer | None:
+def instead(fault: Fault, request: Request, url: str) -> Answer | None:
     """What comes in place of the answer; None if the fault changes the answer itself."""
-    answer = _refusal(fault, machine_id) or _nonsense(fault, url)
+    answer = _refusal(fault, request.machine_id) or _nonsense(fault, url) or hostile.instead(fault, request)
     if answer is not None:
         answer.status = fault.status or answer.status
     return answer
@@ -104,7 +106,7 @@ def _nonsense(fault: Fault, url: str) -> Answer | None:
     match fault.kind:
         case "502" | "503" | "504":
             return _page(int(fault.kind))
-        case "html":
+        case "html" | "sign_in_html":
             body = fault.text or PAGE.format("Sign in")
             return Answer(200, body.encode(), {"Content-Type": "text/html"})
         case "garbage":
@@ -115,7 +117,7 @@ def _nonsense(fault: Fault, url: str) -> Answer | None:
     return None
 
 
-def spoil(answer: Answer, fault: Fault) -> Answer:
+def spoil(answer: Answer, fault: Fault, url: str) -> Answer:
     """Change an answer as the fault says."""
     match fault.kind:
         case "reset" | "cut":
@@ -126,7 +128,7 @@ def spoil(answer: Answer, fault: Fault) -> Answer:
             payload = _misshape(json.loads(answer.body), fault.kind)
             answer.body = json.dumps(payload, ensure_ascii=False).encode()
         case _:
-            pass
+            hostile.spoil(answer, fault, url)
     return answer
 
 

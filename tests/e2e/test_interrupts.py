@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import Fault
+from tap_mde_kbs.simulator import Fault, Fleet
 from tests.e2e.pipeline import Interrupt, Pipeline, Run
 from tests.e2e.process import started
 from tests.e2e.warehouse import pairs, true_machines, true_missing_kbs
@@ -168,7 +168,7 @@ def test_a_signal_ends_it_whatever_it_waits_for(simulate: StartSimulator, tmp_pa
     simulator = simulate(12, faults=faults)
     with started(tmp_path, simulator, **config) as run:
         while not any(entry.path.endswith("/token") for entry in simulator.journal):
-            run.read_until(size=1)
+            time.sleep(0.05)
         if waits_for not in {"the machine list", "a token"}:
             run.read_until(asked=1 if waits_for in {"an answer", "Retry-After"} else 6)
         time.sleep(0.3)
@@ -177,6 +177,25 @@ def test_a_signal_ends_it_whatever_it_waits_for(simulate: StartSimulator, tmp_pa
     assert run.process.returncode == STATUS[TERM], run.stderr
     assert "Traceback" not in run.stderr
     assert set(last_state(run.messages())["bookmarks"]) == {"machines", "missing_kbs"}
+
+
+def test_what_went_out_before_a_long_wait_for_the_quota_is_in_a_state(simulate: StartSimulator, tmp_path: Path) -> None:
+    """A kill in mid-wait asks nobody again whose rows were out seconds before it."""
+    simulator = simulate(Fleet(machines=20, seed=1, discovered=0))
+    with started(tmp_path, simulator, seconds_between_states=2, requests_per_minute=8) as run:
+        run.read_until(asked=6)
+        time.sleep(5)
+        run.send(KILL)
+        run.end()
+    messages = run.messages()
+    checks = [
+        each["record"]["machine_id"]
+        for each in messages
+        if each.get("stream") == "missing_kbs_checks" and "record" in each
+    ]
+    cursor = last_state(messages)["bookmarks"]["missing_kbs"]["sweep"]["after"]
+    assert cursor == checks[-1]
+    assert len(checks) == 6
 
 
 def test_kill_9_at_any_byte_loses_nothing(simulate: StartSimulator, tmp_path: Path) -> None:

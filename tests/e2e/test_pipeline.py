@@ -37,7 +37,6 @@ def truth(simulator: Simulator) -> Pairs:
     return {(machine_id, kb) for machine_id, kbs in simulator.fleet.missing().items() for kb in kbs}
 
 
-@pytest.mark.every_python
 def test_the_table_is_the_truth_after_every_night(simulate: StartSimulator, postgres: Postgres, tmp_path: Path) -> None:
     """What was installed is marked, the state goes from run to run, and a new sweep has a new version."""
     simulator = simulate(60)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
+from cryptography.x509 import load_pem_x509_certificate
 
 from tap_mde_kbs.simulator import certificates
 
@@ -39,3 +46,30 @@ def test_the_bundle_holds_the_public_authorities_else(tmp_path: Path) -> None:
     for environment in ({}, {"REQUESTS_CA_BUNDLE": "/no/such/file"}):
         bundle = certificates.write_bundle(tmp_path, environment)
         assert bundle.read_text().count("BEGIN CERTIFICATE") > 50
+
+
+@pytest.mark.parametrize("passphrase", [None, "correct horse"])
+@pytest.mark.parametrize("key", ["rsa", "ec"])
+def test_a_clients_pem_has_key_and_certificate(tmp_path: Path, passphrase: str | None, key: str) -> None:
+    path = certificates.make_client_certificate(tmp_path, passphrase, key=key, days=10)
+    pem, secret = path.read_bytes(), passphrase.encode() if passphrase else None
+    certificate = load_pem_x509_certificate(pem)
+    private = load_pem_private_key(pem, secret)
+    assert private.public_key() == certificate.public_key()
+    assert (b"ENCRYPTED" in pem) is bool(passphrase)
+    assert isinstance(private, EllipticCurvePrivateKey) is (key == "ec")
+    left = certificate.not_valid_after_utc - datetime.now(timezone.utc)
+    assert timedelta(days=9) < left <= timedelta(days=10)
+    assert (tmp_path / "client.cer").read_bytes() in pem
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_clients_pfx_opens_with_its_passphrase_alone(tmp_path: Path) -> None:
+    path = certificates.make_client_certificate(tmp_path, "correct horse", pfx=True, name="mine", days=-1)
+    private, certificate, _ = load_key_and_certificates(path.read_bytes(), b"correct horse")
+    assert private is not None
+    assert certificate is not None
+    assert certificate.not_valid_before_utc < certificate.not_valid_after_utc < datetime.now(timezone.utc)
+    with pytest.raises(ValueError, match=r"\w"):
+        load_key_and_certificates(path.read_bytes(), b"wrong")
+    assert {each.name for each in tmp_path.iterdir()} == {"mine.pfx", "mine.cer"}

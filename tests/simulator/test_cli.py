@@ -9,13 +9,16 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from tap_mde_kbs.simulator import Fleet
+from tap_mde_kbs.simulator.certificates import make_client_certificate
 from tap_mde_kbs.simulator.faults import KINDS
+from tap_mde_kbs.simulator.identity import BEARER_FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +143,42 @@ def test_a_port_in_use_is_one_line_and_status_1() -> None:
     assert re.fullmatch(rf"mde-simulator: cannot listen on port {port}: .*\n", done.stderr)
 
 
-def test_help_names_every_fault() -> None:
+def test_help_names_every_fault_and_bearer_form() -> None:
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=20)
-    assert all(kind in done.stdout for kind in KINDS)
+    assert all(kind in done.stdout for kind in [*KINDS, *BEARER_FORMS])
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        (["--auth-method", "certificate"], {"CLIENT_ID", "CERTIFICATE_FILE"}),
+        (["--auth-method", "federated_token"], {"CLIENT_ID", "FEDERATED_TOKEN_FILE"}),
+        (["--auth-method", "managed_identity"], {"AZURE_POD_IDENTITY_AUTHORITY_HOST"}),
+        (["--auth-method", "managed_identity", "--host", "app_service"], {"IDENTITY_ENDPOINT", "IDENTITY_HEADER"}),
+    ],
+)
+def test_every_credential_can_be_exported(options: list[str], own: set[str]) -> None:
+    with running("--machines", "1", "--bearer-form", "opaque", *options) as command:
+        names = {name.removeprefix("TAP_MDE_KBS_") for name in command.environment}
+        assert names == {"AUTH_METHOD", "TENANT_ID", "API_URL", "AUTHORITY_URL", "REQUESTS_CA_BUNDLE", *own}
+        assert command.environment["TAP_MDE_KBS_AUTH_METHOD"] == options[1]
+        for name in ("CERTIFICATE_FILE", "FEDERATED_TOKEN_FILE"):
+            assert name not in own or Path(command.environment[f"TAP_MDE_KBS_{name}"]).is_file()
+        if "IDENTITY_ENDPOINT" in own:
+            query = {"api-version": "2019-08-01", "resource": "https://api.securitycenter.microsoft.com"}
+            headers = {"X-IDENTITY-HEADER": command.environment["IDENTITY_HEADER"]}
+            answer = requests.get(command.environment["IDENTITY_ENDPOINT"], query, headers=headers, timeout=10)
+            assert "." not in answer.json()["access_token"]
+
+
+def test_a_certificate_of_ones_own_is_exported_and_a_file_without_one_is_a_line(tmp_path: Path) -> None:
+    path = make_client_certificate(tmp_path)
+    with running("--machines", "1", "--certificate", str(path)) as command:
+        assert command.environment["TAP_MDE_KBS_CERTIFICATE_FILE"] == str(path)
+        assert command.environment["TAP_MDE_KBS_AUTH_METHOD"] == "certificate"
+        assert "TAP_MDE_KBS_CLIENT_SECRET" not in command.environment
+    for wrong in (tmp_path, tmp_path / "nothing", Path(__file__)):
+        arguments = [*COMMAND, "--machines", "1", "--certificate", str(wrong)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=20)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(r"mde-simulator: cannot use the certificate .*\n", done.stderr)

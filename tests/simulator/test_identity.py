@@ -6,15 +6,19 @@ import base64
 import json
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msal
 import pytest
 
+from tap_mde_kbs.simulator import Fleet, Simulator
 from tap_mde_kbs.simulator.entra import ERRORS
-from tap_mde_kbs.simulator.identity import ROLES
+from tap_mde_kbs.simulator.identity import BEARER_FORMS, ROLES
+from tap_mde_kbs.simulator.simulator import AUTH_METHODS
 
 from .door import SCOPE
+from .signing import opens, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,12 +186,13 @@ def test_every_code_that_is_documented_can_be_said(opened: Opened) -> None:
     }
     assert documented <= set(ERRORS)
     identity = opened().simulator.identity
-    for code in documented:
+    for code in ERRORS:
         answer = identity.refusal(code, "tenant", "app", "resource")
         body = json.loads(answer.body)
         assert body["error_description"].startswith(f"AADSTS{code}: ")
         assert "{" not in body["error_description"]
         assert answer.status in (400, 401)
+        assert body["error_codes"] == [code]
 
 
 def test_other_paths_and_methods_are_refused(opened: Opened) -> None:
@@ -197,3 +202,52 @@ def test_other_paths_and_methods_are_refused(opened: Opened) -> None:
     tenant = door.simulator.config["tenant_id"]
     assert door.get(f"/{tenant}/oauth2/v2.0/token").status_code == 405
     assert door.get(f"/{tenant}/oauth2/v2.0/authorize").status_code == 404
+
+
+# What a token looks like
+
+
+@pytest.mark.parametrize("form", [*BEARER_FORMS])
+def test_the_api_takes_a_token_of_any_form(opened: Opened, form: str) -> None:
+    door = opened(bearer_form=form)
+    token = msal_token(door)["access_token"]
+    door.session.headers["Authorization"] = f"Bearer {token}"
+    assert door.kbs().status_code == 200
+    assert token != msal_token(door)["access_token"]
+    if form == "opaque":
+        assert "." not in token
+    elif form == "no_json":
+        with pytest.raises(ValueError, match=r"\w"):
+            claims(token)
+    else:
+        assert claims(token).get("roles") == {"jwt": list(ROLES), "no_roles": None, "odd_roles": 7}[form]
+
+
+def test_the_form_may_change_and_an_unknown_one_is_refused(opened: Opened) -> None:
+    door = opened()
+    door.simulator.identity.bearer_form = "opaque"
+    assert "." not in door.token().json()["access_token"]
+    with pytest.raises(ValueError, match="opaque"):
+        Simulator(Fleet(1), bearer_form="nonsense")
+
+
+@pytest.mark.parametrize("method", AUTH_METHODS)
+def test_the_settings_for_every_credential_are_made_by_the_simulator(opened: Opened, method: str) -> None:
+    door = opened(managed_identity=True)
+    settings = door.simulator.settings_for(method)
+    own = {
+        "client_secret": {"client_id", "client_secret"},
+        "certificate": {"client_id", "certificate_file"},
+        "federated_token": {"client_id", "federated_token_file"},
+        "managed_identity": set(),
+    }[method]
+    assert settings.keys() == {"auth_method", "tenant_id", "api_url", "authority_url"} | own
+    assert settings["auth_method"] == method
+    if method == "certificate":
+        pem = Path(settings["certificate_file"]).read_text()
+        assert opens(door, sign_in(door, {"private_key": pem, "public_certificate": pem})["access_token"])
+    elif method == "federated_token":
+        read = Path(settings["federated_token_file"]).read_text().strip
+        assert opens(door, sign_in(door, {"client_assertion": read})["access_token"])
+    with pytest.raises(ValueError, match="managed_identity"):
+        door.simulator.settings_for("password")

@@ -1,0 +1,128 @@
+"""Settings: what belongs together, and where each cloud is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_mde_kbs import settings
+from tap_mde_kbs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TENANT = {"tenant_id": "contoso.example"}
+METHODS: dict[str, dict[str, str]] = {
+    "client_secret": {"client_id": "app", "client_secret": "hush"},
+    "certificate": {"client_id": "app", "certificate_file": "pair.pem"},
+    "federated_token": {"client_id": "app", "federated_token_file": "token"},
+    "managed_identity": {},
+}
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    try:
+        settings.check(config, settings.SCHEMA)
+    except SettingsError as error:
+        return str(error).splitlines()
+    return []
+
+
+@pytest.mark.parametrize(
+    ("cloud", "authority_url", "api_url", "token_scope"),
+    [
+        (
+            "commercial",
+            "https://login.microsoftonline.com",
+            "https://api.securitycenter.microsoft.com",
+            "https://api.securitycenter.microsoft.com/.default",
+        ),
+        (
+            "gcc",
+            "https://login.microsoftonline.com",
+            "https://api-gcc.securitycenter.microsoft.us",
+            "https://api-gcc.securitycenter.microsoft.us/.default",
+        ),
+        (
+            "gcc_high",
+            "https://login.microsoftonline.us",
+            "https://api-gov.securitycenter.microsoft.us",
+            "https://api-gov.securitycenter.microsoft.us/.default",
+        ),
+        (
+            "dod",
+            "https://login.microsoftonline.us",
+            "https://api-gov.securitycenter.microsoft.us",
+            "https://api-gov.securitycenter.microsoft.us/.default",
+        ),
+    ],
+)
+def test_each_cloud_is_where_microsoft_says(cloud: str, authority_url: str, api_url: str, token_scope: str) -> None:
+    assert settings.endpoints({"cloud": cloud}) == settings.Endpoints(authority_url, api_url, token_scope)
+
+
+def test_without_a_cloud_it_is_the_commercial_one() -> None:
+    assert settings.endpoints({}) == settings.CLOUDS["commercial"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("api_url", "https://eu.api.security.microsoft.com"),
+        ("authority_url", "https://login.example"),
+        ("token_scope", "https://securitycenter.onmicrosoft.com/windowsatpservice/.default"),
+    ],
+)
+def test_an_override_replaces_one_thing_and_no_other(setting: str, value: str) -> None:
+    found = settings.endpoints({"cloud": "gcc_high", setting: value})
+    assert found == settings.Endpoints(**{**vars(settings.CLOUDS["gcc_high"]), setting: value})
+
+
+def test_a_slash_at_the_end_of_a_url_does_no_harm() -> None:
+    assert settings.endpoints({"api_url": "https://api.example/"}).api_url == "https://api.example"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_credential_needs_its_settings_and_no_others(method: str) -> None:
+    assert problems({**TENANT, "auth_method": method, **METHODS[method]}) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_credential_misses_is_named(method: str) -> None:
+    for name in METHODS[method]:
+        config = {**TENANT, "auth_method": method, **METHODS[method]}
+        del config[name]
+        [told] = problems(config)
+        assert told.startswith(f"Missing setting: {name}.")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_belongs_to_another_credential_is_named_with_the_way_out(method: str) -> None:
+    for other, theirs in METHODS.items():
+        for name in set(theirs) - set(METHODS[method]) - {"client_id"}:
+            [told] = problems({**TENANT, "auth_method": method, **METHODS[method], name: "x"})
+            assert told == (
+                f"The setting {name} does not belong to auth_method {method}. "
+                f"Set auth_method to {other}, or leave {name} out."
+            )
+
+
+def test_a_passphrase_belongs_to_a_certificate_alone() -> None:
+    assert problems({**TENANT, **METHODS["client_secret"], "certificate_passphrase": "hush"})
+    assert not problems(
+        {**TENANT, "auth_method": "certificate", **METHODS["certificate"], "certificate_passphrase": "hush"}
+    )
+
+
+def test_the_token_file_may_be_named_by_the_webhooks_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    assert problems({**TENANT, "auth_method": "federated_token", "client_id": "app"}) == []
+
+
+def test_a_managed_identity_may_be_user_assigned() -> None:
+    assert problems({**TENANT, "auth_method": "managed_identity", "client_id": "identity"}) == []
+
+
+def test_the_secret_settings_are_known_as_such() -> None:
+    assert set(settings.SECRETS) == {"client_secret", "certificate_passphrase"}
