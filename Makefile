@@ -6,7 +6,8 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 OWN_UV := $(filter .uv/bin/uv,$(UV))
 # Adds what a group lacks and removes nothing: one environment serves every target.
 RUN := $(UV) run --frozen --no-default-groups
-PYTEST := pytest -n auto --maxprocesses 4 --dist worksteal
+# More workers than two cores: much of the time a test waits for what it makes fail.
+PYTEST := pytest -n 4 --dist worksteal
 
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV

@@ -23,25 +23,15 @@ from singer_sdk.singerlib import ActivateVersionMessage
 from typing_extensions import override
 
 from tap_mde_kbs import schemas
+from tap_mde_kbs.bookmark import Bookmark
 from tap_mde_kbs.client import DefenderStream
 from tap_mde_kbs.errors import API_REMEDIES, BadRequestError, NoAnswerError, NotFoundError, TapError
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.listing import walk
 from tap_mde_kbs.output import signals_held
+from tap_mde_kbs.pool import NotFound, Threads, Unavailable
 from tap_mde_kbs.progress import Progress
-from tap_mde_kbs.sweep import (
-    ApiDown,
-    Bookmark,
-    Listed,
-    NotFound,
-    Outcome,
-    Sweep,
-    Threads,
-    Unavailable,
-    Verdict,
-    believe,
-    sweeps,
-)
+from tap_mde_kbs.sweep import ApiDown, Listed, Outcome, Sweep, Verdict, believe, sweeps
 
 if TYPE_CHECKING:
     import logging
@@ -402,21 +392,6 @@ class MissingKbsChecks(TapStream):
     def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
         """Nothing of its own: `MissingKbs` writes a check when the machine's last KB is out."""
         return ()
-
-
-def listing_bookmark(state: object) -> dict[str, Any]:
-    """What STATE keeps of the machine list, all of it: its version, how many were believed, how many lists were not."""
-    kept = state if isinstance(state, dict) else {}
-
-    def count(key: str) -> int | None:
-        value = kept.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-    return {
-        "version": count("version") or 0,
-        "listed": count("listed"),
-        "short_lists": count("short_lists") or 0,
-    }
 
 
 def _filters_of(stream: str, stream_maps: Mapping[str, Any]) -> list[str]:

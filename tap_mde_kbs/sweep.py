@@ -38,32 +38,22 @@ rows stay.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
-from tap_mde_kbs.governor import Stopped
+from tap_mde_kbs.bookmark import Bookmark
+from tap_mde_kbs.pool import NotFound, Pool, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 Kind = Literal["answered", "not_found", "failed", "skipped"]
 Mode = Literal["new", "resumed", "healing"]
-
-
-class NotFound(Exception):  # noqa: N818 - an answer, if not a believed one
-    """A machine that was listed answered 404."""
-
-
-class Unavailable(Exception):  # noqa: N818 - as the above
-    """A machine gave no answer, its retries included; the text is the reason."""
 
 
 class ApiDown(Exception):  # noqa: N818 - as the above
@@ -97,94 +87,6 @@ class Rules:
 
 
 RULES = Rules()
-
-
-@dataclass
-class Bookmark:
-    """What STATE keeps of a sweep; always all of it, since a merge keeps a key that is left out.
-
-    Attributes:
-        version: The epoch second the sweep began; 0 before any.
-        scope: What was asked for: another one begins a new sweep. Empty: no sweep to go on with.
-        after: The machine up to which the first pass has come.
-        deferred: Machines to be asked again.
-        failed: Machines that gave no answer in this sweep.
-        failed_before: Machines that gave none in the sweep before.
-        asked_all: The first pass is through.
-        complete: The sweep is finished, and was activated.
-        answered: How many machines answered.
-        answered_last: How many did in the last complete sweep; None before any.
-        short_sweeps: How many sweeps in a row, up to this, were held back by the shrink guard.
-        source_time: For whoever writes the rows: the newest `checked_at` written.
-    """
-
-    version: int = 0
-    scope: str = ""
-    after: str | None = None
-    deferred: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    failed_before: list[str] = field(default_factory=list)
-    asked_all: bool = False
-    complete: bool = False
-    answered: int = 0
-    answered_last: int | None = None
-    short_sweeps: int = 0
-    source_time: str | None = None
-
-    @classmethod
-    def from_dict(cls, state: object) -> Bookmark:
-        """Read what an earlier run left. What is odd counts as missing, a cursor as a whole."""
-        read = state if isinstance(state, Mapping) else {}
-        kept = cls(
-            version=_number(read.get("version")) or 0,
-            failed_before=_ids(read.get("failed_before")) or [],
-            answered_last=_number(read.get("answered_last")),
-            short_sweeps=_number(read.get("short_sweeps")) or 0,
-            source_time=_text(read.get("source_time")),
-        )
-        scope, after = _text(read.get("scope")), read.get("after", 0)
-        deferred, failed = _ids(read.get("deferred")), _ids(read.get("failed"))
-        answered = _number(read.get("answered"))
-        asked_all, complete = read.get("asked_all"), read.get("complete")
-        if (
-            scope is None
-            or not (after is None or isinstance(after, str))
-            or deferred is None
-            or failed is None
-            or answered is None
-            or not isinstance(asked_all, bool)
-            or not isinstance(complete, bool)
-        ):
-            return kept
-        return replace(
-            kept,
-            scope=scope,
-            after=after,
-            deferred=deferred,
-            failed=failed,
-            asked_all=asked_all,
-            complete=complete,
-            answered=answered,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys, as plain values of their own: what is stored does not change with the sweep."""
-        return {
-            **vars(self),
-            "deferred": [*self.deferred],
-            "failed": [*self.failed],
-            "failed_before": [*self.failed_before],
-        }
-
-    @property
-    def finished(self) -> bool:
-        """Every machine has an outcome."""
-        return self.asked_all and not self.deferred
-
-    @property
-    def newly_failed(self) -> list[str]:
-        """Machines that failed now and not in the sweep before."""
-        return [machine_id for machine_id in self.failed if machine_id not in self.failed_before]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,26 +135,6 @@ class Verdict(NamedTuple):
     fails: bool
     newly_failed: tuple[str, ...]
     failed_again: tuple[str, ...]
-
-
-class Pool(Protocol[T_co]):
-    """Asks machines, a few at a time."""
-
-    @property
-    def size(self) -> int:
-        """How many calls may be in flight."""
-
-    def submit(self, machine_id: str) -> None:
-        """Have a machine asked; at once."""
-
-    def result(self, machine_id: str) -> T_co:
-        """Wait for the answer to a submitted machine, and return it, or raise what asking raised.
-
-        Raises:
-            NotFound: If the machine answered 404.
-            Unavailable: If it gave no answer.
-            Exception: Anything else ends the sweep, as `Stopped` does.
-        """
 
 
 class Sweep(Generic[T]):
@@ -540,105 +422,6 @@ def believe(count: int, last: int | None, short_before: int, max_shrink_percent:
     return False, 1
 
 
-class Threads(Generic[T]):
-    """The pool of a real run: daemon threads, started with the first machine.
-
-    A context manager, closed at its end.
-
-    Args:
-        ask: Asks one machine; called in several threads.
-        size: How many threads.
-        idle: Called now and then by whoever waits for an answer, in the waiting thread.
-    """
-
-    def __init__(self, ask: Callable[[str], T], size: int, idle: Callable[[], None] = lambda: None) -> None:
-        self.size = size
-        self._idle = idle
-        self._ask = ask
-        self._queue: deque[str] = deque()
-        self._done: dict[str, Callable[[], T]] = {}
-        self._closed = False
-        # Re-entrant: a signal handler may close the pool while its main thread holds it.
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
-
-    def submit(self, machine_id: str) -> None:
-        """Have a machine asked as soon as a thread is free."""
-        with self._changed:
-            self._queue.append(machine_id)
-            self._changed.notify_all()
-        if len(self._threads) < self.size:
-            thread = threading.Thread(target=self._work, name="ask", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def result(self, machine_id: str) -> T:
-        """Wait for a submitted machine's answer, and return it, or raise what asking raised.
-
-        Raises:
-            Stopped: If the pool is closed, before or while the caller waits.
-        """
-        while True:
-            with self._changed:
-                if machine_id not in self._done and not self._closed:
-                    # Not for ever: a signal handler's close() may come just before the wait begins.
-                    self._changed.wait(1.0)
-                if machine_id in self._done:
-                    done = self._done.pop(machine_id)
-                    break
-                if self._closed:
-                    msg = "Stopped while waiting for an answer"
-                    raise Stopped(msg)
-            self._idle()
-        return done()
-
-    def close(self, timeout: float = 1.0) -> None:
-        """Let nobody wait any longer, and the threads end.
-
-        A thread ends once the call that it is in returns. It is not waited for longer than
-        `timeout` seconds altogether: it is a daemon, and does not keep the process alive.
-        """
-        with self._changed:
-            self._closed = True
-            self._queue.clear()
-            self._changed.notify_all()
-        deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def __enter__(self) -> Threads[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if self._closed:
-                    return
-                machine_id = self._queue.popleft()
-            done = _call(self._ask, machine_id)
-            with self._changed:
-                self._done[machine_id] = done
-                self._changed.notify_all()
-
-
-def _call(ask: Callable[[str], T], machine_id: str) -> Callable[[], T]:
-    """Call, and return what gives the answer, or raises the error, in another thread."""
-    try:
-        answer = ask(machine_id)
-    except BaseException as error:  # noqa: BLE001 - nothing is swallowed, the main thread raises it
-        caught = error
-
-        def fail() -> T:
-            raise caught
-
-        return fail
-    return lambda: answer
-
-
 def _mode(bookmark: Bookmark, scope: str, now: float, rules: Rules) -> Mode:
     """What to do with what the last run left."""
     age = now - bookmark.version
@@ -670,19 +453,3 @@ def _is_short(count: int, last: int | None, max_shrink_percent: float) -> bool:
 def _bytes(machine_id: str) -> int:
     """What an id takes in a list in STATE, its quotes and comma included."""
     return len(json.dumps(machine_id)) + 2
-
-
-def _number(value: object) -> int | None:
-    """A number of something out of a state, None if it is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _ids(value: object) -> list[str] | None:
-    """Ids out of a state, None if it holds anything else."""
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        return None
-    return [*value]

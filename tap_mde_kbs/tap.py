@@ -22,12 +22,12 @@ from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_mde_kbs import settings
+from tap_mde_kbs.bookmark import Bookmark, ListBookmark
 from tap_mde_kbs.client import Connection
 from tap_mde_kbs.doctor import Doctor, Line, report
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, missing_permission, printable
 from tap_mde_kbs.output import Redaction, Writer, signals_held
-from tap_mde_kbs.streams import Machines, MissingKbs, MissingKbsChecks, listing_bookmark
-from tap_mde_kbs.sweep import Bookmark
+from tap_mde_kbs.streams import Machines, MissingKbs, MissingKbsChecks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ class TapMdeKbs(Tap):
         bookmarks = state.get("bookmarks") or {}
         sweep = (bookmarks.get("missing_kbs") or {}).get("sweep")
         self.state["bookmarks"] = {
-            "machines": listing_bookmark(bookmarks.get("machines")),
+            "machines": ListBookmark.from_dict(bookmarks.get("machines")).to_dict(),
             "missing_kbs": {"sweep": Bookmark.from_dict(sweep).to_dict()},
         }
 

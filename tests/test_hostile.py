@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_mde_kbs.simulator import Fault
-from tests.singer import UNLIMITED, Messages, clean_environ, run_tap
+from tests.singer import UNLIMITED, Messages, clean_environ, hurrying, run_tap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +33,14 @@ LIMIT_BYTES = 1536 * 2**20
 def run_within_limit(folder: Path, simulator: Simulator) -> Messages:
     """Run the tap where it can't have more memory."""
     config = folder / "config.json"
-    config.write_text(json.dumps({**simulator.config, **UNLIMITED, "request_timeout_seconds": 2}))
+    config.write_text(json.dumps({**simulator.config, **UNLIMITED, "request_timeout_seconds": 1}))
     done = subprocess.run(
         [sys.executable, "-c", LIMITED.format(limit=LIMIT_BYTES), "--config", str(config)],
-        env={**clean_environ(folder), "REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"]},
+        env={
+            **clean_environ(folder),
+            **hurrying(folder),
+            "REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"],
+        },
         cwd=folder,
         capture_output=True,
         text=True,

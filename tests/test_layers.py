@@ -12,8 +12,8 @@ LAYERS = [
     {"streams"},
     {"progress"},
     {"client", "sweep", "listing"},
-    {"auth", "transport", "schemas"},
-    {"governor", "output"},
+    {"auth", "transport", "schemas", "pool"},
+    {"governor", "output", "bookmark"},
     {"settings"},
     {"errors"},
 ]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_mde_kbs.bookmark import Bookmark
 from tap_mde_kbs.governor import Governor
 from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota
-from tap_mde_kbs.sweep import Bookmark, Listed, sweeps
+from tap_mde_kbs.sweep import Listed, sweeps
 from tests.virtual import Clock, Network
 
 if TYPE_CHECKING:

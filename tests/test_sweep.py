@@ -16,21 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tap_mde_kbs.bookmark import Bookmark
 from tap_mde_kbs.governor import Stopped
-from tap_mde_kbs.sweep import (
-    RULES,
-    ApiDown,
-    Bookmark,
-    Listed,
-    NotFound,
-    Outcome,
-    Sweep,
-    Threads,
-    Unavailable,
-    Verdict,
-    believe,
-    sweeps,
-)
+from tap_mde_kbs.pool import NotFound, Threads, Unavailable
+from tap_mde_kbs.sweep import RULES, ApiDown, Listed, Outcome, Sweep, Verdict, believe, sweeps
 from tests.virtual import Clock, Desk
 
 if TYPE_CHECKING:
@@ -920,7 +909,7 @@ def test_a_call_that_hangs_does_not_keep_the_process_alive() -> None:
     program = textwrap.dedent(
         """
         import threading
-        from tap_mde_kbs.sweep import Threads
+        from tap_mde_kbs.pool import Threads
         with Threads(lambda _: threading.Event().wait(), 2) as pool:
             pool.submit("a")
         print("done", flush=True)

@@ -18,17 +18,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tap_mde_kbs.sweep import (
-    ApiDown,
-    Bookmark,
-    Listed,
-    NotFound,
-    Rules,
-    Sweep,
-    Unavailable,
-    believe,
-    sweeps,
-)
+from tap_mde_kbs.bookmark import Bookmark
+from tap_mde_kbs.pool import NotFound, Unavailable
+from tap_mde_kbs.sweep import ApiDown, Listed, Rules, Sweep, believe, sweeps
 from tests.virtual import Clock, Desk
 
 HOUR = 3600.0
