@@ -42,6 +42,12 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def hold_signals() -> None:
+    """Hold SIGINT and SIGTERM back for good: the end is under way, and a second one must not spoil it."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+
+
 class Writer(SingerWriter):
     """Writes each message as one whole line."""
 

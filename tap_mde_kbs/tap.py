@@ -26,7 +26,7 @@ from tap_mde_kbs.bookmark import Bookmark, ListBookmark
 from tap_mde_kbs.client import Connection
 from tap_mde_kbs.doctor import Doctor, Line, report
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, missing_permission, printable
-from tap_mde_kbs.output import Redaction, Writer, signals_held
+from tap_mde_kbs.output import Redaction, Writer, hold_signals, signals_held
 from tap_mde_kbs.streams import Machines, MissingKbs, MissingKbsChecks
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class TapMdeKbs(Tap):
             msg = "The target closed the pipe."
             raise TapError(msg, "What it said itself tells why; the next run goes on from its last STATE.") from None
         except BaseException:
+            hold_signals()
             self._missing_kbs.save()
             raise
 
@@ -316,6 +317,7 @@ def _exit_status() -> int:
     except TapError as error:
         _tell(log, error, str(error))
     except Interrupted as error:
+        hold_signals()
         log.critical("Stopped by %s. The last STATE is out; the next run goes on from there.", error)
         return error.exit_status
     except (click.Abort, KeyboardInterrupt):
