@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import backoff
 import requests
+from singer_sdk import metrics
 from singer_sdk.exceptions import RetriableAPIError
 from singer_sdk.streams import RESTStream
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from tap_mde_kbs import settings
 from tap_mde_kbs.auth import SignIn
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
     from backoff.types import Details
-    from singer_sdk.helpers.types import RequestFunc
+    from singer_sdk.helpers.types import Context, RequestFunc
     from singer_sdk.pagination import BaseAPIPaginator
     from singer_sdk.tap_base import Tap
 
@@ -97,6 +98,24 @@ class Connection:
         return session
 
 
+class _Uncounted(metrics.Counter):
+    """Writes no METRIC line for each call: the governor counts them, and the summary tells."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write nothing."""
+
+    @override
+    def with_context(self, value: Context | None) -> None:
+        """One for all calls: it is of none."""
+
+    @override
+    def increment(self, value: int = 1) -> None:
+        """Count nothing."""
+
+
 class DefenderStream(RESTStream[Any]):
     """Base of the streams: one call in, one JSON document of the documented shape out, or an error a person can use."""
 
@@ -110,6 +129,8 @@ class DefenderStream(RESTStream[Any]):
         """Take the connection that all streams share."""
         super().__init__(tap)
         self.connection = connection
+        self._retrying: RequestFunc | None = None
+        self._uncounted = _Uncounted(metrics.Metric.HTTP_REQUEST_COUNT)
 
     @property
     @override
@@ -213,16 +234,21 @@ class DefenderStream(RESTStream[Any]):
     @override
     def request_decorator(self, func: RequestFunc) -> RequestFunc:
         """Retry with backoff what another try may mend, silently: the SDK's logs a line for each."""
-        decorated: RequestFunc = backoff.on_exception(
-            self.backoff_wait_generator,
-            RETRIED,
-            max_tries=self.backoff_max_tries,
-            on_backoff=self.backoff_handler,
-            jitter=self.backoff_jitter,
-            giveup=_is_certificate_error,
-            logger=None,
-        )(func)
-        return decorated
+        if self._retrying is None:  # `func` is the same for every call
+            self._retrying = backoff.on_exception(
+                self.backoff_wait_generator,
+                RETRIED,
+                max_tries=self.backoff_max_tries,
+                on_backoff=self.backoff_handler,
+                jitter=self.backoff_jitter,
+                giveup=_is_certificate_error,
+                logger=None,
+            )(func)
+        return self._retrying
+
+    @override
+    def get_http_request_counter(self) -> metrics.Counter:
+        return self._uncounted
 
     @override
     def backoff_wait_generator(self) -> Generator[float, Any, None]:

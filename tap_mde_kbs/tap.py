@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import click
 from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
-from singer_sdk.metrics import Metric, MetricExclusionFilter
 from singer_sdk.plugin_base import _ConfigInput
 from singer_sdk.singerlib import CatalogEntry
 from singer_sdk.tap_base import CliTestOptionValue
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from singer_sdk.streams import Stream
-
-QUIET_METRICS = MetricExclusionFilter(metrics=[Metric.HTTP_REQUEST_DURATION.value, Metric.HTTP_REQUEST_COUNT.value])
-"""Keeps the SDK's line for each request out of the log."""
 
 
 class TapMdeKbs(Tap):
@@ -61,7 +57,6 @@ class TapMdeKbs(Tap):
         for handler in logging.getLogger().handlers:
             handler.addFilter(Redaction(secrets))
         super().__init__(config=given, **kwargs)
-        self.metrics_logger.addFilter(QUIET_METRICS)
 
     @cached_property
     def connection(self) -> Connection:
