@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_mde_kbs.errors import SIGN_IN_REMEDIES
 from tap_mde_kbs.simulator import Fault
+from tap_mde_kbs.simulator.faults import KINDS
 from tests.singer import UNLIMITED, Messages, clean_environ, hurrying, run_tap
 
 if TYPE_CHECKING:
@@ -125,25 +127,25 @@ def test_a_hostile_authority_is_harmless_too(simulate: StartSimulator, tmp_path:
     assert_harmless(messages, simulator)
 
 
+UNHURRIED = {"slow", "drip", "endless", "endless_nothing", "bomb", "throttled", "sign_in_down"}
+"""Faults that take seconds each, or whose Retry-After must be waited out; what they lead to is logged above."""
+
+
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault("500", path="*/getmissingkbs", times=1),
-        Fault("cut", path="*/getmissingkbs", times=1),
-        Fault("throttled", times=1),
-        Fault("revoked", path="*/getmissingkbs"),
-        Fault("forbidden", path="*/getmissingkbs"),
-        Fault("not_a_list"),
-        Fault("echo", path="/api/machines"),
+        *(Fault(kind) for kind in KINDS if kind not in UNHURRIED),
+        *(Fault(kind, path="*/getmissingkbs") for kind in ("forbidden", "not_a_list", "echo")),
         Fault("echo", path="*/token"),
-        Fault("sign_in", code=7000215),
-        Fault("sign_in", code=90002),
+        Fault("throttled", times=1),
+        *(Fault("sign_in", code=code) for code in SIGN_IN_REMEDIES),
     ],
-    ids=str,
+    ids=lambda fault: f"{fault.kind} {fault.path or fault.code}",
 )
 def test_no_secret_and_no_token_is_logged_at_any_level(simulate: StartSimulator, tmp_path: Path, fault: Fault) -> None:
     simulator = simulate(6, faults=[fault])
-    messages = run_tap(tmp_path, simulator, environ={"TAP_MDE_KBS_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG"})
+    environ = {"TAP_MDE_KBS_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG", **hurrying(tmp_path)}
+    messages = run_tap(tmp_path, simulator, environ=environ)
     said = messages.stdout + messages.stderr
     assert simulator.identity.client_secret not in said
     assert "eyJ" not in said

@@ -95,9 +95,11 @@ def test_a_certificate_nobody_registered_is_refused_with_the_way_to_register_it(
 ) -> None:
     path = make_client_certificate(tmp_path)
     config = {**NO_SECRET, "auth_method": "certificate", "certificate_file": str(path)}
-    messages = run_tap(tmp_path, simulate(3), config=config)
+    messages = run_tap(tmp_path, simulate(3), config=config, environ={"LOGLEVEL": "DEBUG"})
     assert messages.status == 1
     assert "AADSTS700027" in messages.last_line
+    assert "PRIVATE KEY" not in messages.stderr
+    assert "eyJ" not in messages.stderr
     assert "Upload the certificate" in messages.last_line
 
 
@@ -142,7 +144,7 @@ def test_a_token_of_another_subject_is_refused_with_where_to_compare(simulate: S
     simulator.identity.federate(issuer)
     path = issuer.write(tmp_path / "token", "system:serviceaccount:else:where")
     config = {**NO_SECRET, "auth_method": "federated_token", "federated_token_file": str(path)}
-    messages = run_tap(tmp_path, simulator, config=config)
+    messages = run_tap(tmp_path, simulator, config=config, environ={"LOGLEVEL": "DEBUG"})
     assert messages.status == 1
     assert "Federated credentials" in messages.last_line
     assert path.read_text().strip() not in messages.stderr
