@@ -53,7 +53,7 @@ _DATE_TIME = re.compile(
 _INT64 = 2**63
 
 
-def text(value: Any, unlisted: Unlisted) -> str | None:  # noqa: ARG001 - whatever JSON holds
+def text(value: Any, unlisted: Unlisted) -> str:  # noqa: ARG001 - a Converter
     """Text as a warehouse can store it; numbers and booleans as JSON writes them."""
     if isinstance(value, str):
         return value if value.isascii() and "\x00" not in value else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
@@ -64,7 +64,7 @@ def text(value: Any, unlisted: Unlisted) -> str | None:  # noqa: ARG001 - whatev
     raise TypeError
 
 
-def integer(value: Any, unlisted: Unlisted) -> int:  # noqa: ARG001
+def integer(value: Any, unlisted: Unlisted) -> int:  # noqa: ARG001 - a Converter
     """A 64-bit integer; text of one is taken too (`rbacGroupId`, `osBuild` come as either)."""
     number = int(value) if isinstance(value, str) else value
     if isinstance(number, float) and number.is_integer():
@@ -82,7 +82,7 @@ def build_number(value: Any, unlisted: Unlisted) -> int:
     return integer(value, unlisted)
 
 
-def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001
+def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001 - a Converter
     """A boolean; the words are taken too."""
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         return value.lower() == "true"
@@ -91,7 +91,7 @@ def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001
     return value
 
 
-def date_time(value: Any, unlisted: Unlisted) -> str:  # noqa: ARG001
+def date_time(value: Any, unlisted: Unlisted) -> str:  # noqa: ARG001 - a Converter
     """A date-time in UTC with six decimals; the API gives none to seven, and perhaps no zone (then it is UTC)."""
     found = _DATE_TIME.fullmatch(value.strip())
     if not found:

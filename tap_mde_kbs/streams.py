@@ -333,10 +333,14 @@ class MissingKbs(TapStream):
         """Ask the first few machines until one answers: its id, and how many KBs it lacks; None if all say 404."""
         for machine_id in machine_ids[:3]:
             try:
-                return machine_id, len(self.ask({"machine_id": quote(machine_id, safe="")}))
+                return machine_id, len(self._ask_machine(machine_id))
             except NotFoundError:
                 continue
         return None
+
+    def _ask_machine(self, machine_id: str) -> list[dict[str, Any]]:
+        """One machine's missing KBs as the API has them; its id may hold anything that a URL may not."""
+        return self.ask({"machine_id": quote(machine_id, safe="")})
 
     def _answer(self, machine_id: str) -> Answer:
         """Ask for the missing KBs of a machine; called in the pool's threads.
@@ -344,7 +348,7 @@ class MissingKbs(TapStream):
         Source: learn.microsoft.com, "Get missing KBs by device ID".
         """
         try:
-            records = self.ask({"machine_id": quote(machine_id, safe="")})
+            records = self._ask_machine(machine_id)
         except NotFoundError as error:
             raise NotFound(str(error)) from None
         except (NoAnswerError, BadRequestError) as error:

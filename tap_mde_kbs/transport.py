@@ -100,7 +100,7 @@ class BoundedAdapter(HTTPAdapter):
             msg = f"GET {path_of(response)} was answered without an end."
             raise NoAnswerError(msg, API_REMEDIES["no answer"].advice)
         # As `Response.content` does it, which knows no bound.
-        response._content = body  # noqa: SLF001
+        response._content = body  # noqa: SLF001 - see above
         response._content_consumed = True  # type: ignore[attr-defined] # noqa: SLF001
         return response
 
