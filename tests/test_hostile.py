@@ -127,7 +127,7 @@ def test_a_hostile_authority_is_harmless_too(simulate: StartSimulator, tmp_path:
     assert_harmless(messages, simulator)
 
 
-UNHURRIED = {"slow", "drip", "endless", "endless_nothing", "bomb", "throttled", "sign_in_down"}
+UNHURRIED = {"slow", "drip", "endless", "endless_nothing", "bomb", "throttled", "sign_in_down", "sign_in_throttled"}
 """Faults that take seconds each, or whose Retry-After must be waited out; what they lead to is logged above."""
 
 
