@@ -93,21 +93,18 @@ class Bulk:
         context = json.dumps(f"{CONTEXT}Collection(microsoft.windowsDefenderATP.api.AssetVulnerability)").encode()
         body = b'{"@odata.context":' + context + b',"value":[' + b",".join(records) + b"]"
         if more and top is None:
-            # Microsoft's own link has the name in lower case.
-            token = quote(self._token(path, first + wanted))
-            link = f"{url}/api/machines/SoftwareVulnerabilitiesByMachine?pagesize={size}&$skiptoken={token}"
+            link = _link(url, size, self._token(path, first + wanted))
             body += b',"@odata.nextLink":' + json.dumps(link).encode()
         return Answer(HTTPStatus.OK, body + b"}", {"Content-Type": ODATA, "OData-Version": "4.0"})
 
-    def stand_still(self, request: Request, answer: Answer) -> None:
+    def stand_still(self, request: Request, answer: Answer, url: str) -> None:
         """The next link of a page leads to the page itself."""
         if answer.status != HTTPStatus.OK:
             return
         payload = json.loads(answer.body)
         options = {name.lower(): text for name, text in request.query}
         token = options.get("$skiptoken") or self._token(self.exports.current().path, 0)
-        host = request.headers.get("host", "")
-        payload["@odata.nextLink"] = f"https://{host}{request.path}?$skiptoken={quote(token)}"
+        payload["@odata.nextLink"] = _link(url, int(options.get("pagesize", PAGE)), token)
         answer.body = json.dumps(payload, ensure_ascii=False).encode()
 
     # The token: opaque to clients, and nothing they could make up
@@ -129,3 +126,8 @@ class Bulk:
 
     def _seal(self, position: bytes) -> bytes:
         return hmac.digest(self._storage.key, position, hashlib.sha256)[:SEAL]
+
+
+def _link(url: str, size: int, token: str) -> str:
+    """The next link; `pagesize` is in lower case in Microsoft's, too."""
+    return f"{url}/api/machines/SoftwareVulnerabilitiesByMachine?pagesize={size}&$skiptoken={quote(token)}"

@@ -77,7 +77,7 @@ def fault(text: str) -> Fault:
 def parser() -> Parser:
     """All options."""
     (per_minute, _), (per_hour, _) = DOCUMENTED
-    kinds = "\n".join(f"  {kind:17} {what}" for kind, (_, what) in KINDS.items())
+    kinds = "\n".join(f"  {kind:22} {what}" for kind, (_, what) in KINDS.items())
     made = Parser(
         prog="mde-simulator",
         description="A Microsoft Defender for Endpoint tenant on loopback, until Ctrl-C.",

@@ -52,6 +52,7 @@ class Snapshot:
     picture: Picture
     folder: Path | None
     _locks: list[threading.Lock] = field(init=False)
+    _writers: dict[str, Writer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._locks = [threading.Lock() for _ in range(self.shape.files)]
@@ -108,10 +109,16 @@ class Snapshot:
 
     # The records
 
+    def _writer(self, way: str) -> Writer:
+        """Kept, since it knows by then how most records go on."""
+        if way not in self._writers:
+            self._writers[way] = Writer(self.content, self.shape, way)
+        return self._writers[way]
+
     def page(self, first: int, size: int) -> tuple[list[bytes], bool]:
         """So many records of the JSON answer, and whether there are more."""
         records: list[bytes] = []
-        for piece in Writer(self.content, self.shape, CAMEL).pieces():
+        for piece in self._writer(CAMEL).pieces():
             if first >= len(piece.rests):
                 first -= len(piece.rests)
                 continue
@@ -135,7 +142,7 @@ class Snapshot:
             if not path.exists():
                 unfinished = path.with_suffix(".part")
                 with unfinished.open("wb") as file:
-                    for block in _deflated(Writer(self.content, self.shape, way), number):
+                    for block in _deflated(self._writer(way), number):
                         file.write(block)
                 unfinished.rename(path)
         return path

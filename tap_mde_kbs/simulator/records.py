@@ -31,6 +31,8 @@ NULLABLE = ("cveId", "cvssScore", "vulnerabilitySeverityLevel", "recommendedSecu
 #: Of so many devices one has: no record at all; none but for missing updates; a record twice, in two
 #: groups; a record that does not say whose it is; its records in two files.
 ABSENT, BARE, TWICE, UNNAMED, SPLIT = 40, 10, 20, 50, 3
+#: A device has so many records of other vendors' software, and up to so many more, from one of so many on.
+LEAST, SPREAD, START = 3, 5, 60
 #: So many devices are written together, their records mixed.
 TOGETHER = 8
 #: A record without its evidence, paths on the disk and in the registry; and what is left out of
@@ -122,9 +124,10 @@ class Writer:
     shape: ExportShape
     way: str = PASCAL
     _kbs: dict[tuple[Kb, str, int], list[bytes]] = field(default_factory=dict)
-    _others: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        others = range(START + max(LEAST + SPREAD, self.shape.records))
+        self._others = [self._rest(vulnerabilities.of_others(number)) for number in others]
         self.devices = [device for device in self.content.devices if is_there(device, self.content)]
         self._odd = [self._rest(record) for record in vulnerabilities.odd()]
 
@@ -171,14 +174,16 @@ class Writer:
             pieces.append(Piece(b"{" + nobody[:-1], pieces[0].rests[:1]))
         if not is_bare(device):
             start = self._start(device, whose, self.content.now)
-            others = max(3 + device.index % 5, self.shape.records - sum(len(piece.rests) for piece in pieces))
-            pieces.append(Piece(start, [*self._odd, *self._of_others(device.index % 60, others)]))
+            wanted = self.shape.records - len(self._odd) - sum(len(piece.rests) for piece in pieces)
+            first, count = device.index % START, max(LEAST + device.index % SPREAD, wanted)
+            pieces.append(Piece(start, [*self._odd, *self._others[first : first + count]]))
         return pieces
 
     # Parts of a record
 
     def _whose(self, device: Assessed, changes: Record | None = None) -> bytes:
-        group = {"rbacGroupName": device.group or "Unassigned", "rbacGroupId": device.group_id}
+        name = device.group or (None if device.group_id else "Unassigned")
+        group: Record = {"rbacGroupName": name, "rbacGroupId": device.group_id}
         return self._members(
             {
                 "deviceId": device.id,
@@ -202,11 +207,6 @@ class Writer:
             records = vulnerabilities.of_kb(kb, product, seen)
             found = self._kbs[kb, product, seen] = [self._rest(record) for record in records]
         return found
-
-    def _of_others(self, first: int, count: int) -> list[bytes]:
-        while len(self._others) < first + count:
-            self._others.append(self._rest(vulnerabilities.of_others(len(self._others))))
-        return self._others[first : first + count]
 
     def _rest(self, record: Record) -> bytes:
         """A record but for the device's part; it begins in the middle of the record's id."""

@@ -123,7 +123,7 @@ class Tenant:
             return instead
         answer = spoil.spoil(self._route(request, entry, token), fault, self.identity.url)
         if fault.kind == "endless_skiptoken":
-            self._bulk.stand_still(request, answer)
+            self._bulk.stand_still(request, answer, self.identity.url)
         return answer
 
     def _happen(self, fault: Fault, request: Request) -> None:

@@ -216,7 +216,7 @@ class Connection(socketserver.StreamRequestHandler):
                 self.connection.close()
                 return False
             self._send(request, answer)
-            return answer.ending == "whole"
+            return answer.ending in ("whole", "drip")
         finally:
             service.journal.end(entry)
 

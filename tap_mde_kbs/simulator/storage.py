@@ -79,11 +79,14 @@ class Storage:
     def answer(self, request: Request, entry: Entry) -> Answer:
         """What is said to a request."""
         self._login.check_host(request, entry, self.url)
-        if "authorization" in request.headers:
-            self.journal.violation(entry, "a token to the wrong place")
+        self._login.check_path(request, entry)
         if time.monotonic() < self._closed_until:
             self.journal.violation(entry, "before Retry-After had ended")
-        answer = self._struck(request, entry)
+        if "authorization" in request.headers:
+            self.journal.violation(entry, "a token to the wrong place")
+            answer = _error(401, "InvalidAuthenticationInfo", "Authentication information is not expected.")
+        else:
+            answer = self._struck(request, entry)
         answer.headers |= {"Server": "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0", "x-ms-version": VERSION}
         entry.status = None if answer.ending == "reset" else answer.status
         return answer
