@@ -17,7 +17,7 @@ unexport VIRTUAL_ENV
 help:
 	@echo "make demo   a simulated tenant, five nights into a PostgreSQL, and what is missing where"
 	@echo "make test   every test, and those of every other Python on this machine"
-	@echo "make test-meltano  states through Meltano itself: 159 MB to fetch, so not in make test"
+	@echo "make test-meltano  Meltano itself: the README's commands, kills, states; fetches it and dbt once"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
 	@echo "make clean  remove what these made, uv included"
 
@@ -29,8 +29,9 @@ test: $(OWN_UV)
 	$(RUN) --group test python tests/every_python.py pytest -m every_python
 	$(RUN) --group test $(PYTEST)
 
+# A file for each worker: one Meltano project is enough.
 test-meltano: $(OWN_UV)
-	$(RUN) --group test pytest -m meltano
+	$(RUN) --group test pytest -m meltano -n 2 --dist loadfile
 
 lint: $(OWN_UV)
 	@unset UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL; set -x; $(UV) lock --check

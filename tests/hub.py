@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DEFINITION = ROOT / "meltano-hub" / "tap-mde-kbs.yml"
 HEADER = """\
 # For github.com/meltano/hub: _data/meltano/extractors/tap-mde-kbs/<variant>.yml. Written by `python -m tests.hub`.
-# The hub wants to know who publishes a plugin. Nobody does yet: `variant` says so, and `repo` and `pip_url` are left out.
+# Who publishes it is not known yet: `variant` says so, and `repo` and `pip_url` are left out.
 """
 DOCUMENT = {
     "domain_url": "https://learn.microsoft.com/defender-endpoint/api/get-missing-kbs-machine",

@@ -1,55 +1,136 @@
-"""Meltano's own commands against a good tenant, a wrong secret, and each missing permission."""
+"""Meltano in a copy of the checkout, by the README's own commands, into PostgreSQL and through dbt; broken off, too."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-from pathlib import Path
+import signal
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
-from tests.singer import TAP
+from tests.e2e.meltano_project import Meltano, Project, asked_of, commands, wait_until_asked
+from tests.e2e.warehouse import Warehouse, pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
-    from tap_mde_kbs.simulator import Simulator
+    from pathlib import Path
+
+    from demo.postgres import Postgres
+    from tap_mde_kbs.simulator import Fleet
     from tests.conftest import StartSimulator
 
 pytestmark = pytest.mark.meltano
 
-ROOT = Path(__file__).parent.parent.parent
-MELTANO = ["run", "--isolated", "--no-project", "--with", "meltano==4.4.1", "meltano"]
+NO_STATE = "No state was found, complete import."
+BETWEEN_NIGHTS = 9
+"""Days: enough for updates to be published and installed, and machines to come and go."""
 
 
-def meltano(folder: Path, simulator: Simulator, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Meltano in a project with the repository's own plugin, its executable the installed one."""
-    project = yaml.safe_load((ROOT / "meltano.yml").read_text())
-    [extractor] = project["plugins"]["extractors"]
-    del extractor["pip_url"]
-    extractor["executable"] = str(TAP)
-    project["plugins"] = {"extractors": [extractor]}
-    (folder / "meltano.yml").write_text(yaml.safe_dump(project))
-    return subprocess.run(
-        [os.environ.get("UV", "uv"), *MELTANO, *words],
-        cwd=folder,
-        # The machine's own, for uv: where its index and its authorities are.
-        env={
-            **os.environ,
-            "MELTANO_SEND_ANONYMOUS_USAGE_STATS": "false",
-            "NO_COLOR": "1",
-            **simulator.environment,
-            **environ,
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Installed once; each test has its own tenant, warehouse and states."""
+    return Project.made_in(tmp_path_factory.mktemp("meltano"))
+
+
+def assert_marts_hold_the_truth(database: Postgres, schema: str, fleet: Fleet) -> None:
+    """What is missing where, by machine, by update, and pair by pair."""
+    warehouse = Warehouse(database, schema)
+    open_ = warehouse.query("SELECT machine_id, kb_id FROM kb_episodes WHERE status = 'open'")
+    assert {(row["machine_id"], row["kb_id"]) for row in open_} == pairs(fleet)
+    counted = {row["machine_id"]: row["missing_kbs"] for row in warehouse.all("machine_compliance")}
+    assert set(counted) == set(fleet.listed())
+    onboarded = fleet.missing()
+    assert {id_: counted[id_] for id_ in onboarded} == {id_: len(kbs) for id_, kbs in onboarded.items()}
+    missed = {row["kb_id"]: row["machines_missing"] for row in warehouse.all("kbs_missing")}
+    assert Counter(missed) == Counter(kb_id for _, kb_id in pairs(fleet))
+
+
+def assert_tables_hold_the_truth(database: Postgres, schema: str, fleet: Fleet) -> None:
+    """The rows that are not marked deleted."""
+    warehouse = Warehouse(database, schema)
+    assert warehouse.missing_kbs() == true_missing_kbs(fleet)
+    assert warehouse.machines() == true_machines(fleet)
+
+
+def test_nights_as_the_readme_runs_them_leave_the_truth_in_the_marts(
+    simulate: StartSimulator, project: Project, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Both blocks, line by line, each run on another day; settings out of `.env`, for tap, target and dbt."""
+    simulator = simulate(40)
+    meltano = Meltano.between(project, simulator, postgres, tmp_path)
+    in_file = [name for name in meltano.environ if name.startswith(("TAP_MDE_KBS_", "PG_"))]
+    dot_env = project.folder / ".env"
+    dot_env.write_text("".join(f"{name}='{meltano.environ.pop(name)}'\n" for name in in_file))
+    first = {"dev": True, "prod": True}
+    try:
+        for words in [*commands("meltano"), *commands("meltano every night")]:
+            if words[0] == "install":
+                continue
+            before = len(simulator.journal)
+            environment = "prod" if "--environment=prod" in words else "dev"
+            is_run = "run" in words
+            if is_run:
+                simulator.fleet.pass_days(BETWEEN_NIGHTS)
+            done = meltano.run(*words)
+            assert done.status == 0, done.said
+            if is_run:
+                assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.onboarded())
+                assert (NO_STATE in done.said) is first[environment]
+                first[environment] = False
+                assert_tables_hold_the_truth(postgres, "mde" if environment == "prod" else "mde_dev", simulator.fleet)
+            if any(each.startswith(("dbt-", "defender", "nightly")) for each in words):
+                marts = "analytics" if environment == "prod" else "analytics_dev"
+                assert_marts_hold_the_truth(postgres, marts, simulator.fleet)
+    finally:
+        dot_env.unlink()
+    assert first == {"dev": False, "prod": False}
+
+
+def test_the_run_after_a_kill_of_the_tap_goes_on_where_the_state_says(
+    simulate: StartSimulator, project: Project, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Kill -9: the target loads what it has and passes the last STATE on; nobody before its cursor is asked again."""
+    simulator = simulate(80, latency=1)
+    meltano = Meltano.between(project, simulator, postgres, tmp_path)
+    run = ["--environment=prod", "run", "tap-mde-kbs", "target-postgres"]
+    with meltano.start(*run) as running:
+        wait_until_asked(simulator, running, 8, seconds=11)  # the tap writes a STATE every ten seconds
+        os.kill(running.child("tap-mde-kbs"), signal.SIGKILL)
+        killed = running.end()
+    assert killed.status == 1
+    assert "Extractor failed" in killed.said
+    cursor = meltano.sweep("prod")["after"]
+    before = len(simulator.journal)
+    resumed = meltano.run(*run)
+    assert resumed.status == 0, resumed.said
+    onboarded = simulator.fleet.onboarded()
+    asked = asked_of(simulator, before)
+    assert 0 < len(asked) < len(onboarded)
+    assert sorted(asked) == sorted(each for each in onboarded if each > cursor)
+    assert_tables_hold_the_truth(postgres, "mde", simulator.fleet)
+
+
+def test_the_run_after_a_sigterm_to_meltano_starts_over_and_is_right(
+    simulate: StartSimulator, project: Project, postgres: Postgres, tmp_path: Path
+) -> None:
+    """It ends tap and target, whose rows stay, and stores no STATE."""
+    simulator = simulate(40, latency=0.5)
+    meltano = Meltano.between(project, simulator, postgres, tmp_path)
+    run = ["--environment=prod", "run", "tap-mde-kbs", "target-postgres"]
+    with meltano.start(*run) as running:
+        wait_until_asked(simulator, running, 12)
+        running.process.terminate()
+        stopped = running.end()
+    assert stopped.status == 128 + signal.SIGTERM, stopped.said
+    assert meltano.sweep("prod") == {}
+    before = len(simulator.journal)
+    done = meltano.run(*run)
+    assert done.status == 0, done.said
+    assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.onboarded())
+    assert_tables_hold_the_truth(postgres, "mde", simulator.fleet)
 
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
-    "a good tenant": ({}, {}, ""),
     "a wrong secret": ({}, {"TAP_MDE_KBS_CLIENT_SECRET": "not-the-secret"}, "AADSTS7000215"),
     "no Machine.Read.All": ({"roles": ["Software.Read.All"]}, {}, "lacks the permission Machine.Read.All"),
     "no Software.Read.All": ({"roles": ["Machine.Read.All"]}, {}, "lacks the permission Software.Read.All"),
@@ -57,20 +138,24 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_config_test_passes_or_says_why_in_its_last_words(simulate: StartSimulator, tmp_path: Path, case: str) -> None:
+def test_config_test_says_why_it_fails_in_its_last_words(
+    simulate: StartSimulator, project: Project, postgres: Postgres, tmp_path: Path, case: str
+) -> None:
     options, environ, reason = CASES[case]
-    done = meltano(tmp_path, simulate(20, **options), "config", "test", "tap-mde-kbs", **environ)
-    said = done.stdout + done.stderr
-    assert (done.returncode == 0) is (not reason), said
-    assert reason in said
-    assert "not-the-secret" not in said
+    meltano = Meltano.between(project, simulate(20, **options), postgres, tmp_path)
+    done = meltano.run("config", "test", "tap-mde-kbs", **environ)
+    assert done.status != 0
+    assert reason in done.said
+    assert "not-the-secret" not in done.said
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_doctor_speaks_through_invoke(simulate: StartSimulator, tmp_path: Path, case: str) -> None:
+def test_the_doctor_speaks_through_invoke(
+    simulate: StartSimulator, project: Project, postgres: Postgres, tmp_path: Path, case: str
+) -> None:
     options, environ, reason = CASES[case]
-    done = meltano(tmp_path, simulate(20, **options), "invoke", "tap-mde-kbs", "--test", **environ)
-    said = done.stdout + done.stderr
-    assert (done.returncode == 0) is (not reason), said
-    assert ("✗" in done.stdout) is bool(reason)
-    assert reason in said
+    meltano = Meltano.between(project, simulate(20, **options), postgres, tmp_path)
+    done = meltano.run("invoke", "tap-mde-kbs", "--test", **environ)
+    assert done.status != 0
+    assert "✗" in done.stdout
+    assert reason in done.said
