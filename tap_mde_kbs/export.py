@@ -133,7 +133,8 @@ class Pages(BulkCall):
 
     @override
     def get_url_params(self, context: Context | None, next_page_token: Any) -> dict[str, Any]:
-        return {} if (context or {}).get("link") else {"pageSize": PAGE_SIZE}
+        context = context or {}
+        return {} if context.get("link") else {"pageSize": context.get("size", PAGE_SIZE)}
 
     @override
     def read(self, document: object, path: str) -> Page:
@@ -160,6 +161,9 @@ class Source(Protocol):
     def latest(self) -> Snapshot:
         """The newest export that there is."""
 
+    def probe(self) -> str:
+        """Check in a call or two that it can be read; what was found, as a person says it."""
+
     def read(self, snapshot: Snapshot, into: Vulnerabilities, folder: Path) -> None:
         """Read all of it.
 
@@ -184,6 +188,10 @@ class Export:
         self._connection = connection
         self._log = log
         self._unlisted = unlisted
+
+    def probe(self) -> str:
+        """Check in a call or two that an export can be read; what was found, as a person says it."""
+        return self._source.probe()
 
     @contextlib.contextmanager
     def taken(self, is_due: Callable[[str], bool]) -> Iterator[Taken | None]:
@@ -312,6 +320,17 @@ class FileSource:
         snapshot: Snapshot = self._call.ask({})
         return snapshot
 
+    def probe(self) -> str:
+        """List the files, and knock at the door of the first."""
+        snapshot = self.latest()
+        for link in [*snapshot.links.values()][:1]:
+            try:
+                self._storage.probe(link)
+            except (ExpiredError, NotThereError, BrokenError) as error:
+                msg = f"A file of the export can't be fetched: {error}."
+                raise ApiError(msg, API_REMEDIES["export"].advice) from None
+        return f"an export of {snapshot.generated_at} in {len(snapshot.links)} files"
+
     def read(self, snapshot: Snapshot, into: Vulnerabilities, folder: Path) -> None:
         """Fetch its files, a few ahead, and read each when it is whole."""
         self._snapshot = snapshot
@@ -423,6 +442,11 @@ class PageSource:
     def latest(self) -> Snapshot:
         """The one that is there now; it has no time of its own."""
         return Snapshot(schemas.utc(datetime.now(timezone.utc)), {})
+
+    def probe(self) -> str:
+        """Ask for a short page."""
+        page: Page = self._call.ask({"size": 10})
+        return f"{len(page.records)} records of an export on a page of ten"
 
     def read(self, snapshot: Snapshot, into: Vulnerabilities, folder: Path) -> None:  # noqa: ARG002 - as of a Source
         """Follow the links to the last page."""

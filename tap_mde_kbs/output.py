@@ -15,7 +15,7 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
-from singer_sdk.io_base import SingerWriter
+from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib import StateMessage
 from typing_extensions import override
 
@@ -52,7 +52,7 @@ def hold_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
-class Writer(SingerWriter):
+class Writer(MsgSpecWriter):
     """Writes each message as one whole line."""
 
     @override

@@ -76,7 +76,7 @@ class Progress:
         seconds = self._seconds_left()
         self._log.info("%s: %d machines to ask, %s by the quota.", doing, self._total, duration(seconds))
         if advice := export_advice(self._total, seconds):
-            self._log.info("%s", advice)
+            self._log.info("By the way, %s.", advice)
 
     def count(self, outcome: Outcome[Answer]) -> None:
         """Take note of an outcome that was written."""
@@ -93,14 +93,16 @@ class Progress:
             for kind, count in self._kinds.items()
             if kind != "not_in_export" or not self._costs_calls
         )
+        calls = f" {connection.calls - self._calls_before} calls" if self._costs_calls else " Written"
+        used = f" ({round(100 * connection.governor.used())} % of the quota used)" if self._costs_calls else ""
         self._log.info(
-            "Sweep %d: %s; %d missing KBs. %d calls in %s (%d %% of the quota used), %d retries, throttled %d times.",
+            "Sweep %d: %s; %d missing KBs.%s in %s%s, %d retries, throttled %d times.",
             self._sweep.version,
             kinds,
             self._kbs,
-            connection.calls - self._calls_before,
+            calls,
             duration(time.monotonic() - self._started),
-            round(100 * connection.governor.used()),
+            used,
             connection.retries,
             connection.throttled,
         )
@@ -134,11 +136,16 @@ def export_advice(machines: int, seconds: float) -> str:
     """What to say of a sweep that takes so many seconds by the quota: nothing, unless an export is the better way."""
     if seconds <= LONG_SWEEP_SECONDS:
         return ""
-    export = duration(max(60.0, machines * EXPORT_SECONDS_A_MACHINE))
     return (
-        f"A sweep of {machines} machines takes {duration(seconds)} by the quota, an export about {export}: consider "
-        "missing_kbs_source: export, which needs the permission Vulnerability.Read.All."
+        f"a sweep of {machines} machines takes {duration(seconds)} by the quota, an export about "
+        f"{duration(export_seconds(machines))}: consider missing_kbs_source: export, which needs the permission "
+        "Vulnerability.Read.All"
     )
+
+
+def export_seconds(machines: int) -> float:
+    """Estimate how long an export of so many machines takes, with all its rows."""
+    return max(60.0, machines * EXPORT_SECONDS_A_MACHINE)
 
 
 def duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from tap_mde_kbs.errors import API_REMEDIES, ApiError, certificate_error, printa
 from tap_mde_kbs.transport import Session, is_certificate_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PIECE_BYTES = 2**18
@@ -58,6 +59,10 @@ class Storage:
         self._timeout = timeout
         self._user_agent = user_agent
 
+    def probe(self, link: str) -> None:
+        """Begin to fetch a file, and leave it at that; raises as `fetch` does."""
+        self._fetch(link, lambda _: False)
+
     def fetch(self, link: str, path: Path) -> bool:
         """Save a gzip file at `path`, checked to its end.
 
@@ -70,16 +75,16 @@ class Storage:
             BrokenError: Any other answer, or a file that is cut, damaged or no gzip.
             ApiError: The link is none to follow, or the host's certificate is refused.
         """
+        with path.open("wb") as file:
+            return self._fetch(link, lambda response: self._save(response, file))
+
+    def _fetch(self, link: str, save: Callable[[requests.Response], bool]) -> bool:
         where = shown(link)
         try:
-            with (
-                self._session(link) as session,
-                session.get(link, stream=True) as response,
-                path.open("wb") as file,
-            ):
+            with self._session(link) as session, session.get(link, stream=True) as response:
                 if response.status_code != HTTPStatus.OK:
                     raise _refusal(response, where)
-                return self._save(response, file)
+                return save(response)
         except zlib.error:
             msg = f"{where} is damaged: no gzip, or its checksum is wrong"
         except (requests.RequestException, HTTPError) as error:
