@@ -190,11 +190,14 @@ class Warehouse(ABC):
             f"--project-dir={project}",
             f"--profiles-dir={PROJECT}",
             f"--target={self.name}",
-            f"--target-path={self.folder / 'target'}",
-            f"--log-path={self.folder / 'logs'}",
             f"--vars={json.dumps(variables)}",
         ]
-        environment = {**self.environment, "DBT_SCHEMA": schema}
+        environment = {
+            **self.environment,
+            "DBT_SCHEMA": schema,
+            "DBT_TARGET_PATH": str(self.folder / "target"),
+            "DBT_LOG_PATH": str(self.folder / "logs"),
+        }
         with mock.patch.dict(os.environ, environment), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # dbt's and its dependencies' own
             return dbtRunner().invoke(["--quiet", "--no-use-colors", *arguments, *options])
