@@ -82,7 +82,7 @@ def assert_described(schemas: dict[str, dict[str, set[str]]]) -> None:
 
 def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answers(warehouse: Warehouse) -> None:
     """With `kb_cves` and without it, in one warehouse: it comes with the first export."""
-    fleet = RandomTenant(38, cves=True)
+    fleet = RandomTenant(98, cves=True)
     fleet.pass_nights(30)
     tenant = fleet.tenant()
     without = replace(tenant, kb_cves=None)
@@ -142,7 +142,7 @@ def test_freshness_tells_a_tap_that_stopped(warehouse: Warehouse) -> None:
         at = now - age
         warehouse.load(Tenant([Machine("m1", at)], [Check("m1", 1, at, "failed")]))
         done = warehouse.dbt("source", "freshness")
-        assert {result.node.name: str(result.status) for result in done.result.results} == {
+        assert {result.node.name: str(result.status) for result in getattr(done.result, "results", [])} == {
             "machines": status,
             "missing_kbs_checks": status,
         }
