@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests import readme
 from tests.conftest import NAMES_OF_USERS, TRUST
+from tests.e2e.warehouse import Warehouse
 from tests.singer import UNLIMITED
 
 if TYPE_CHECKING:
@@ -197,6 +198,18 @@ def wait_until_asked(simulator: Simulator, running: Running, machines: int, *, s
         if since and time.monotonic() < since + seconds:
             goal = asked + machines
         time.sleep(0.01)
+
+
+def wait_until_loaded(database: Postgres, running: Running) -> None:
+    """Until the machines are in the warehouse: the target is up, and has nothing to load for a while."""
+    warehouse = Warehouse(database, "mde")
+    until = time.monotonic() + SECONDS
+    while not warehouse.query(
+        "SELECT 1 FROM pg_stat_user_tables WHERE schemaname = 'mde' AND relname = 'machines'"
+    ) or (not warehouse.all("machines")):
+        assert running.process.poll() is None, running.process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def asked_of(simulator: Simulator, since: int = 0) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.meltano_project import Meltano, Project, asked_of, commands, wait_until_asked
+from tests.e2e.meltano_project import Meltano, Project, asked_of, commands, wait_until_asked, wait_until_loaded
 from tests.e2e.warehouse import Warehouse, pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ pytestmark = pytest.mark.meltano
 NO_STATE = "No state was found, complete import."
 BETWEEN_NIGHTS = 9
 """Days: enough for updates to be published and installed, and machines to come and go."""
+
+IN_A_HURRY = {"TAP_MDE_KBS_MAX_PARALLEL_REQUESTS": "32"}
+"""For a tenant that is slow only so that a run can be broken off."""
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,7 @@ def test_the_run_after_a_kill_of_the_tap_goes_on_where_the_state_says(
     assert "Extractor failed" in killed.said
     cursor = meltano.sweep("prod")["after"]
     before = len(simulator.journal)
-    resumed = meltano.run(*run)
+    resumed = meltano.run(*run, **IN_A_HURRY)
     assert resumed.status == 0, resumed.said
     onboarded = simulator.fleet.onboarded()
     asked = asked_of(simulator, before)
@@ -114,17 +117,20 @@ def test_the_run_after_a_sigterm_to_meltano_starts_over_and_is_right(
     simulate: StartSimulator, project: Project, postgres: Postgres, tmp_path: Path
 ) -> None:
     """It ends tap and target, whose rows stay, and stores no STATE."""
-    simulator = simulate(40, latency=0.5)
+    simulator = simulate(120, latency=1)
     meltano = Meltano.between(project, simulator, postgres, tmp_path)
     run = ["--environment=prod", "run", "tap-mde-kbs", "target-postgres"]
     with meltano.start(*run) as running:
-        wait_until_asked(simulator, running, 12)
+        wait_until_asked(simulator, running, 1)
+        wait_until_loaded(postgres, running)
+        wait_until_asked(simulator, running, len(asked_of(simulator)) + 8)
         running.process.terminate()
         stopped = running.end()
     assert stopped.status == 128 + signal.SIGTERM, stopped.said
+    assert Warehouse(postgres, "mde").machines() == true_machines(simulator.fleet)
     assert meltano.sweep("prod") == {}
     before = len(simulator.journal)
-    done = meltano.run(*run)
+    done = meltano.run(*run, **IN_A_HURRY)
     assert done.status == 0, done.said
     assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.onboarded())
     assert_tables_hold_the_truth(postgres, "mde", simulator.fleet)
