@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demo.clock import environment_at
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from demo.postgres import Postgres
 
@@ -39,8 +42,11 @@ class Pipeline:
     database: Postgres
     state: dict[str, Any] = field(default_factory=dict)
 
-    def run(self) -> float:
+    def run(self, moment: datetime | None = None) -> float:
         """Run once.
+
+        Args:
+            moment: What the tap takes for now; None: now.
 
         Returns:
             How many seconds it took.
@@ -61,7 +67,7 @@ class Pipeline:
                 stdout=subprocess.PIPE,
                 stderr=tap_errors,
                 cwd=self.folder,
-                env=self._environment(),
+                env=self._environment(moment),
             )
             target = subprocess.Popen(
                 [_program("target-postgres"), "--config", config],
@@ -104,10 +110,11 @@ class Pipeline:
             "default_target_schema": SCHEMA,
         }
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, moment: datetime | None) -> dict[str, str]:
         """Ours without settings of a real tenant, and without a proxy for what is on loopback."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        return {**kept, "NO_PROXY": "127.0.0.1,localhost", **self.environment}
+        mine = {**kept, "NO_PROXY": "127.0.0.1,localhost", **self.environment}
+        return {**mine, **environment_at(moment, mine.get("PYTHONPATH", ""))} if moment else mine
 
     def _write(self, name: str, content: dict[str, Any]) -> str:
         path = self.folder / name
