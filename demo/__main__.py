@@ -1,4 +1,4 @@
-"""`make demo`: five nights of a simulated tenant, loaded by the real tap, and a report."""
+"""`make demo`: weeks of a simulated tenant, loaded by the real tap, the marts by dbt, and a report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 from rich.console import Console
 
-from demo import report
+from demo import marts, page, report, transform
 from demo.pipeline import PREFIX, SCHEMA, Pipeline, PipelineError
 from demo.postgres import PostgresError, postgres
 from tap_mde_kbs.simulator import Fault, Fleet, Simulator
@@ -29,13 +28,23 @@ if TYPE_CHECKING:
 
 MACHINES = 250
 SEED = 7
-#: Days since the first night; the Patch Tuesdays of January and February 2026 lie between.
-NIGHTS = (0, 10, 20, 31, 42)
+#: Days since the first night; the Patch Tuesdays of January to March 2026, days 8, 36 and 64, lie between.
+NIGHTS = range(0, 70, 3)
 #: The simulated tenant has no quota; with the real one's, a night would take minutes.
 UNHURRIED = {f"{PREFIX}REQUESTS_PER_{period}": "1000000" for period in ("MINUTE", "HOUR")}
+#: Where the page is put; git ignores it, and `make clean` removes it.
+PAGE = Path(__file__).parents[1] / ".demo" / "report.html"
+TENANT = "Simulated tenant"
 EXAMPLE = """\
-SELECT computer_dns_name, id, name, cve_addressed
-FROM missing_now ORDER BY cve_addressed DESC LIMIT 20;"""
+SELECT computer_dns_name, missing_kbs, missing_cves, overdue_kbs
+FROM machine_compliance ORDER BY overdue_kbs DESC NULLS LAST LIMIT 20;"""
+NIGHT = """\
+SELECT
+    count(*) FILTER (WHERE outcome <> 'skipped') AS asked,
+    count(*) FILTER (WHERE outcome = 'answered') AS answered,
+    sum(missing_kbs) AS missing
+FROM missing_kbs_checks
+WHERE sweep = (SELECT max(sweep) FROM missing_kbs_checks)"""
 
 
 def faults_of(night: int, fleet: Fleet) -> list[Fault]:
@@ -75,24 +84,32 @@ def show(folder: Path, console: Console, *, wait: bool) -> None:
     fleet = Fleet(MACHINES, SEED)
     with postgres() as database, Simulator(fleet) as simulator:
         console.print(
-            f"[bold]{MACHINES} simulated machines, {len(NIGHTS)} nights, each night:[/] tap-mde-kbs | target-postgres\n"
+            f"[bold]{MACHINES} simulated machines, {len(NIGHTS)} nights in ten weeks, each night:[/]"
+            " tap-mde-kbs | target-postgres\n"
         )
         pipeline = Pipeline(folder, {**simulator.environment, **UNHURRIED}, database)
         with psycopg.connect(database.url, autocommit=True) as connection:
+            # For whoever connects, so that `SELECT … FROM machines` works in psql as it stands here.
+            place = f"search_path = {marts.SCHEMA}, {SCHEMA}"
+            connection.execute(f"ALTER DATABASE {database.database} SET {place}".encode())
+            connection.execute(f"SET {place}".encode())
             for night, day in enumerate(NIGHTS, 1):
                 fleet.pass_days(day - fleet.day)
                 simulator.faults.clear()
                 simulator.faults.add(*faults_of(night, fleet))
-                seconds = pipeline.run()
-                if night == 1:
-                    report.prepare(connection, SCHEMA)
-                row = report.add_night(connection, night, fleet.start + timedelta(days=day))
+                seconds = pipeline.run(fleet.now)
+                asked, answered, missing = connection.execute(NIGHT).fetchone() or (0, 0, 0)
                 console.print(
-                    f"Night {night}, {row.day:%d %b %Y}: {row.answered} of {row.listed} machines "
-                    f"answered, {row.open:,} updates missing [dim]({seconds:.1f} s)[/]"
+                    f"Night {night}, {fleet.now:%d %b %Y}: {answered} of {asked} machines "
+                    f"answered, {missing:,} updates missing [dim]({seconds:.1f} s)[/]"
                 )
-            console.print()
-            report.show(connection, console)
+            seconds = transform.build(database, folder)
+            console.print(f"dbt build: the marts, in the schema {marts.SCHEMA} [dim]({seconds:.1f} s)[/]\n")
+            answers = marts.Marts(connection)
+            report.show(answers, console)
+            PAGE.parent.mkdir(exist_ok=True)
+            PAGE.write_text(page.render(answers, TENANT), encoding="utf-8")
+        console.print(f"The same and more as a page: [bold]{PAGE.as_uri()}[/]", soft_wrap=True)
         console.print(f"[dim]{time.monotonic() - started:.0f} seconds in all.[/]")
         if wait:
             wait_for_people(database, console)

@@ -56,7 +56,7 @@ class Pipeline:
         """
         started = time.monotonic()
         config = self._write("target.json", self._target_config())
-        tap_command = [_program("tap-mde-kbs"), "--config=ENV"]
+        tap_command = [program("tap-mde-kbs"), "--config=ENV"]
         if self.state:
             tap_command += ["--state", self._write("state.json", self.state)]
         tap_log, target_log = self.folder / "tap.log", self.folder / "target.log"
@@ -70,7 +70,7 @@ class Pipeline:
                 env=self._environment(moment),
             )
             target = subprocess.Popen(
-                [_program("target-postgres"), "--config", config],
+                [program("target-postgres"), "--config", config],
                 stdin=tap.stdout,
                 stdout=subprocess.PIPE,
                 stderr=target_errors,
@@ -86,7 +86,7 @@ class Pipeline:
             ("tap-mde-kbs", tap, tap_log),
         ):
             if process.returncode != 0:
-                message = f"{name} ended with status {process.returncode}: {_last_line(log)}"
+                message = f"{name} ended with status {process.returncode}: {last_line(log)}"
                 raise PipelineError(message)
         return time.monotonic() - started
 
@@ -122,7 +122,7 @@ class Pipeline:
         return str(path)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """A command of the very environment that runs this."""
     return str(Path(sysconfig.get_path("scripts")) / name)
 
@@ -136,6 +136,7 @@ def _end(*processes: subprocess.Popen[bytes]) -> None:
             process.stdout.close()
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """What a command said last."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it ended without a word"
