@@ -1,0 +1,27 @@
+{#- Days from one moment to another, a real number. -#}
+{% macro days_between(start, end) %}
+    {{- return(adapter.dispatch('days_between', 'tap_mde_kbs')(start, end)) -}}
+{% endmacro %}
+
+{% macro default__days_between(start, end) -%}
+    cast({{ dbt.datediff(start, end, 'microsecond') }} as double precision) / 86400000000
+{%- endmacro %}
+
+{#- dbt's own goes by way of whole seconds there, six times as long. -#}
+{% macro postgres__days_between(start, end) -%}
+    cast(extract(epoch from {{ end }} - {{ start }}) as double precision) / 86400
+{%- endmacro %}
+
+
+{#- A moment's month as text, 2026-01. -#}
+{% macro year_and_month(moment) %}
+    {{- return(adapter.dispatch('year_and_month', 'tap_mde_kbs')(moment)) -}}
+{% endmacro %}
+
+{% macro default__year_and_month(moment) -%}
+    to_char({{ moment }}, 'YYYY-MM')
+{%- endmacro %}
+
+{% macro duckdb__year_and_month(moment) -%}
+    strftime({{ moment }}, '%Y-%m')
+{%- endmacro %}

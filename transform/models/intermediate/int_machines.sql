@@ -1,0 +1,109 @@
+with
+
+machines as (
+
+    select * from {{ ref('stg_machines') }}
+
+),
+
+checks as (
+
+    select * from {{ ref('stg_checks') }}
+
+),
+
+newest as (
+
+    select * from {{ ref('int_newest') }}
+
+),
+
+summed_checks as (
+
+    select
+        tenant,
+        machine_id,
+        max(sweep) as last_sweep,
+        max(checked_at) as last_checked_at,
+        max(case when outcome = 'answered' then checked_at end) as last_answered_at
+    from checks
+    group by tenant, machine_id
+
+),
+
+last_outcomes as (
+
+    select
+        machine_id,
+        outcome as last_outcome,
+        row_number() over (partition by machine_id order by checked_at desc, sweep desc) as recency
+    from checks
+
+),
+
+-- A target that deletes rows has no row for a machine that left, but its checks.
+known_machines as (
+
+    select
+        coalesce(machines.tenant, summed_checks.tenant) as tenant,
+        coalesce(machines.machine_id, summed_checks.machine_id) as machine_id,
+        machines.computer_dns_name,
+        machines.os_platform,
+        machines.rbac_group_name,
+        machines.risk_score,
+        machines.exposure_level,
+        machines.health_status,
+        machines.onboarding_status,
+        machines.last_seen,
+        machines.listed_at,
+        summed_checks.last_sweep,
+        summed_checks.last_checked_at,
+        summed_checks.last_answered_at
+    from machines
+    full outer join summed_checks on machines.machine_id = summed_checks.machine_id
+
+),
+
+judged as (
+
+    select
+        known_machines.*,
+        last_outcomes.last_outcome,
+        newest.newest_checked_at,
+        coalesce(known_machines.listed_at = newest.newest_listed_at, false) as is_listed,
+        coalesce(known_machines.last_sweep = newest.newest_sweep, false) as is_in_newest_sweep,
+        -- The tap asks machines of unknown status, so null counts as onboarded here, too.
+        coalesce(known_machines.onboarding_status, 'Onboarded') = 'Onboarded' as is_onboarded,
+        coalesce(
+            known_machines.last_seen
+            >= {{ dbt.dateadd('day', -var('active_days'), 'known_machines.listed_at') }},
+            false
+        ) as is_recently_seen
+    from known_machines
+    left join newest on known_machines.tenant = newest.tenant
+    left join last_outcomes
+        on known_machines.machine_id = last_outcomes.machine_id
+        and last_outcomes.recency = 1
+
+)
+
+select
+    tenant,
+    machine_id,
+    computer_dns_name,
+    os_platform,
+    rbac_group_name,
+    risk_score,
+    exposure_level,
+    health_status,
+    onboarding_status,
+    last_seen,
+    listed_at,
+    last_checked_at,
+    last_outcome,
+    last_answered_at,
+    newest_checked_at,
+    not is_listed and not is_in_newest_sweep as has_left,
+    is_onboarded and is_recently_seen as is_active,
+    is_recently_seen
+from judged

@@ -1,0 +1,41 @@
+with
+
+episodes as (
+
+    select * from {{ ref('int_kb_episodes') }}
+
+),
+
+machine_kbs as (
+
+    select * from {{ ref('int_machine_kbs') }}
+
+),
+
+kbs as (
+
+    select * from {{ ref('int_kbs') }}
+
+),
+
+pairs as (
+
+    select
+        machine_id,
+        kb_id
+    from episodes
+    group by machine_id, kb_id
+
+)
+
+select
+    pairs.machine_id,
+    pairs.kb_id,
+    machine_kbs.first_seen_at,
+    coalesce(machine_kbs.cve_addressed, kbs.cve_addressed) as cve_addressed,
+    kbs.worst_severity_rank
+from pairs
+left join machine_kbs
+    on pairs.machine_id = machine_kbs.machine_id
+    and pairs.kb_id = machine_kbs.kb_id
+left join kbs on pairs.kb_id = kbs.kb_id

@@ -1,0 +1,18 @@
+with
+
+source as (
+
+    {{ every_tenant('machines', ['id', 'machine_tags']) }}
+
+),
+
+unnested as (
+
+    {{ unnest_array('source', ['id'], 'machine_tags', 'machine_tag') }}
+
+)
+
+select distinct
+    id as machine_id,
+    machine_tag
+from unnested
