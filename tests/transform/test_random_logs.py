@@ -1,0 +1,38 @@
+"""Random logs: every mart right to the row, however often dbt ran in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.transform.fleets import RandomTenant, keep_first_seen
+from tests.transform.marts import assert_true
+from tests.transform.truth import Truth
+from tests.transform.warehouses import default_deadlines
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tests.transform.truth import Pair
+    from tests.transform.warehouses import Warehouse
+
+TENANTS = 40
+STAGES = 4
+
+
+def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(warehouse: Warehouse) -> None:
+    """Incremental builds, one after the whole history, and a full refresh: all the same."""
+    fleets = {f"tenant_{number}": RandomTenant(number, cves=number % 2 == 0) for number in range(TENANTS)}
+    variables = {"mde_schema": [*fleets]}
+    kept: dict[Pair, datetime] = {}
+    for stage in range(STAGES):
+        for number, fleet in enumerate(fleets.values()):
+            fleet.pass_nights((number + stage) % 5)
+            keep_first_seen(kept, fleet.tenant())
+        tenants = {schema: fleet.tenant() for schema, fleet in fleets.items()}
+        warehouse.load_all(tenants)
+        warehouse.build_models(**variables)
+        assert_true(warehouse, Truth(tenants.values(), default_deadlines(), kept))
+    warehouse.build_models("--full-refresh", **variables)
+    assert_true(warehouse, Truth(tenants.values(), default_deadlines(), kept))
+    warehouse.build_models(schema="late", **variables)
+    assert_true(warehouse, Truth(tenants.values(), default_deadlines()), schema="late")

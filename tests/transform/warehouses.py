@@ -1,0 +1,295 @@
+"""PostgreSQL and DuckDB with raw tables as the Singer targets create them, and dbt on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import warnings
+from abc import ABC, abstractmethod
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from unittest import mock
+
+import duckdb
+import psycopg
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from psycopg.rows import dict_row
+
+from tap_mde_kbs.schemas import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tests.transform.truth import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from demo.postgres import Postgres
+    from tests.transform.truth import Tenant
+
+PROJECT = Path(__file__).parents[2] / "transform"
+KB_CVES = {
+    "kb_id": "string",
+    "cve_id": "string",
+    "severity": "string",
+    "cvss_score": "number",
+    "exploitability_level": "string",
+}
+
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def default_deadlines() -> list[Deadline]:
+    """The seed's."""
+    with (PROJECT / "seeds" / "deadlines.csv").open(newline="") as seed:
+        rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(seed)]
+    return [
+        Deadline(
+            days=int(row["days"] or 0),
+            min_cve_addressed=int(row["min_cve_addressed"]) if row["min_cve_addressed"] else None,
+            min_severity=row["min_severity"],
+            rbac_group_name=row["rbac_group_name"],
+            machine_tag=row["machine_tag"],
+        )
+        for row in rows
+    ]
+
+
+def kinds(schema: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each column of a stream: what decides its type in a warehouse."""
+    return {name: _kind(prop) for name, prop in schema["properties"].items()}
+
+
+def _kind(prop: Mapping[str, Any]) -> str:
+    if prop.get("format") == "date-time":
+        return "date-time"
+    (kind,) = {*([prop["type"]] if isinstance(prop["type"], str) else prop["type"])} - {"null"}
+    return "array of objects" if kind == "array" and "object" in prop["items"]["type"] else str(kind)
+
+
+COLUMNS = {
+    "machines": kinds(MACHINES),
+    "missing_kbs": kinds(MISSING_KBS),
+    "missing_kbs_checks": kinds(MISSING_KBS_CHECKS),
+    "kb_cves": KB_CVES,
+}
+
+
+def tables_of(tenant: Tenant) -> Tables:
+    """The raw tables' rows, those of a table that does not exist left out."""
+    tables: Tables = {
+        "machines": [asdict(machine) for machine in tenant.machines],
+        "missing_kbs": [asdict(row) for row in tenant.missing_kbs],
+        "missing_kbs_checks": [
+            {
+                **{name: value for name, value in asdict(check).items() if name != "kb_ids"},
+                "missing_kbs": None if check.kb_ids is None else len(check.kb_ids),
+                "missing_kb_ids": None if check.kb_ids is None else sorted(check.kb_ids),
+            }
+            for check in tenant.checks
+        ],
+    }
+    if tenant.kb_cves is not None:
+        tables["kb_cves"] = [asdict(row) for row in tenant.kb_cves]
+    return tables
+
+
+class Writer(Protocol):
+    """A transaction that fills raw tables."""
+
+    def execute(self, statement: str) -> None:
+        """A statement without rows."""
+
+    def insert(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Rows with the same columns, perhaps none."""
+
+
+@dataclass
+class PostgresWriter:
+    """By COPY."""
+
+    connection: psycopg.Connection[Any]
+
+    def execute(self, statement: str) -> None:
+        self.connection.execute(statement.encode())
+
+    def insert(self, table: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            copy = f"COPY {table} ({', '.join(rows[0])}) FROM STDIN"
+            with self.connection.cursor().copy(copy.encode()) as into:
+                for row in rows:
+                    into.write_row([list(value) if isinstance(value, tuple) else value for value in row.values()])
+
+
+@dataclass
+class DuckDbWriter:
+    """Row by row; arrays are JSON."""
+
+    connection: duckdb.DuckDBPyConnection
+
+    def execute(self, statement: str) -> None:
+        self.connection.execute(statement)
+
+    def insert(self, table: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            into = f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({marks})"  # noqa: S608 - names of ours
+            self.connection.executemany(into, [[_as_json(value) for value in row.values()] for row in rows])
+
+
+def _as_json(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (tuple, list)) else value
+
+
+@dataclass
+class Warehouse(ABC):
+    """A warehouse of one test."""
+
+    folder: Path
+    """Where dbt leaves what it makes."""
+    types: Mapping[str, str] = field(init=False)
+    name: str = field(init=False)
+
+    @property
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """What profiles.yml reads."""
+
+    @abstractmethod
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """The rows that a query gives."""
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Writer]:
+        """One transaction."""
+
+    def load(self, tenant: Tenant, schema: str = "mde") -> None:
+        """Make the raw tables anew, as they are after a run."""
+        self.load_all({schema: tenant})
+
+    def load_all(self, tenants: Mapping[str, Tenant]) -> None:
+        """The same for several schemas."""
+        with self._writing() as write:
+            for schema, tenant in tenants.items():
+                write.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                for table, rows in tables_of(tenant).items():
+                    write.execute(self._create(schema, table))
+                    write.execute(f"DELETE FROM {schema}.{table}")  # noqa: S608 - names of ours
+                    write.insert(f"{schema}.{table}", rows)
+
+    def _create(self, schema: str, table: str) -> str:
+        columns = ", ".join(f"{name} {self.types[kind]}" for name, kind in COLUMNS[table].items())
+        return f"CREATE TABLE IF NOT EXISTS {schema}.{table} ({columns})"
+
+    def dbt(
+        self, *arguments: str, schema: str = "analytics", project: Path = PROJECT, **variables: Any
+    ) -> dbtRunnerResult:
+        """Run dbt in this process; whatever it meant to say is in the result."""
+        options = [
+            f"--project-dir={project}",
+            f"--profiles-dir={PROJECT}",
+            f"--target={self.name}",
+            f"--target-path={self.folder / 'target'}",
+            f"--log-path={self.folder / 'logs'}",
+            f"--vars={json.dumps(variables)}",
+        ]
+        environment = {**self.environment, "DBT_SCHEMA": schema}
+        with mock.patch.dict(os.environ, environment), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # dbt's and its dependencies' own
+            return dbtRunner().invoke(["--quiet", "--no-use-colors", *arguments, *options])
+
+    def build(self, *arguments: str, **options: Any) -> None:
+        """Run `dbt build`, its tests included; everything has to pass."""
+        self._assert_passes("build", *arguments, **options)
+
+    def build_models(self, *arguments: str, **options: Any) -> None:
+        """Run `dbt build` without any tests."""
+        self._assert_passes(
+            "build", "--exclude-resource-type=unit_test", "--exclude-resource-type=test", *arguments, **options
+        )
+
+    def _assert_passes(self, *arguments: str, **options: Any) -> None:
+        done = self.dbt(*arguments, **options)
+        failed = [
+            f"{result.node.name}: {result.status} {result.message}"
+            for result in getattr(done.result, "results", [])
+            if result.status not in {"success", "pass", "no-op"}
+        ]
+        assert not failed, "\n".join(failed)
+        assert done.success, done.exception
+
+
+@dataclass
+class OnPostgres(Warehouse):
+    """As target-postgres 0.8.1 loads it."""
+
+    database: Postgres
+    name = "postgres"
+    types = {  # noqa: RUF012 - a constant
+        "string": "text",
+        "integer": "bigint",
+        "number": "double precision",
+        "boolean": "boolean",
+        "date-time": "timestamp",
+        "array": "text[]",
+        "array of objects": "jsonb[]",
+        "object": "jsonb",
+    }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PG_HOST": self.database.host,
+            "PG_PORT": str(self.database.port),
+            "PG_USER": self.database.user,
+            "PG_DATABASE": self.database.database,
+        }
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        with psycopg.connect(self.database.url, row_factory=dict_row) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Writer]:
+        with psycopg.connect(self.database.url) as connection:
+            yield PostgresWriter(connection)
+
+
+@dataclass
+class OnDuckDb(Warehouse):
+    """As target-duckdb 0.8.0 loads it: arrays and objects are JSON."""
+
+    name = "duckdb"
+    types = {  # noqa: RUF012 - a constant
+        "string": "varchar",
+        "integer": "hugeint",
+        "number": "double",
+        "boolean": "boolean",
+        "date-time": "timestamp",
+        "array": "json",
+        "array of objects": "json",
+        "object": "json",
+    }
+
+    @property
+    def file(self) -> Path:
+        """The database."""
+        return self.folder / "warehouse.duckdb"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"DUCKDB_PATH": str(self.file)}
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        with closing(duckdb.connect(str(self.file))) as connection:
+            found = connection.execute(sql)
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    @contextmanager
+    def _writing(self) -> Iterator[Writer]:
+        with closing(duckdb.connect(str(self.file))) as connection:
+            connection.begin()
+            yield DuckDbWriter(connection)
+            connection.commit()
