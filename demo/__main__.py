@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,14 @@ from tap_mde_kbs.simulator import Fault, Fleet, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from demo.postgres import Postgres
 
 MACHINES = 250
 SEED = 7
-#: Days since the first night; the Patch Tuesdays of January to March 2026, days 8, 36 and 64, lie between.
-NIGHTS = range(0, 70, 3)
+#: Days since the first night; the Patch Tuesdays of January to March 2026, days 8, 36 and 64, are among them.
+NIGHTS = range(0, 72, 4)
 #: The simulated tenant has no quota; with the real one's, a night would take minutes.
 UNHURRIED = {f"{PREFIX}REQUESTS_PER_{period}": "1000000" for period in ("MINUTE", "HOUR")}
 #: Where the page is put; git ignores it, and `make clean` removes it.
@@ -60,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Show it; the exit status says whether it worked."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--no-wait", action="store_true", help="end at once after the report")
-    wait = not parser.parse_args(arguments).no_wait and sys.stdin.isatty() and sys.stdout.isatty()
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to put the page: %(default)s")
+    options = parser.parse_args(arguments)
+    wait = not options.no_wait and sys.stdin.isatty() and sys.stdout.isatty()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -68,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         with tempfile.TemporaryDirectory(prefix="tap-mde-kbs-demo-") as folder:
-            show(Path(folder), console, wait=wait)
+            show(Path(folder), options.page.resolve(), console, wait=wait)
     except (PostgresError, PipelineError) as error:
         Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
@@ -78,7 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show(folder: Path, console: Console, *, wait: bool) -> None:
+def moment_of(night: int, fleet: Fleet) -> datetime:
+    """When a night's run begins: a little later each time, so that no deadline ends in the middle of a run."""
+    return fleet.now + timedelta(minutes=5 * night)
+
+
+def show(folder: Path, page_file: Path, console: Console, *, wait: bool) -> None:
     """Start it all, load night by night, report, and stop it all again."""
     started = time.monotonic()
     fleet = Fleet(MACHINES, SEED)
@@ -97,19 +106,20 @@ def show(folder: Path, console: Console, *, wait: bool) -> None:
                 fleet.pass_days(day - fleet.day)
                 simulator.faults.clear()
                 simulator.faults.add(*faults_of(night, fleet))
-                seconds = pipeline.run(fleet.now)
+                seconds = pipeline.run(moment_of(night, fleet))
                 asked, answered, missing = connection.execute(NIGHT).fetchone() or (0, 0, 0)
                 console.print(
                     f"Night {night}, {fleet.now:%d %b %Y}: {answered} of {asked} machines "
-                    f"answered, {missing:,} updates missing [dim]({seconds:.1f} s)[/]"
+                    f"answered, {missing:,} updates missing [dim]({seconds:.1f} s)[/]",
+                    soft_wrap=True,
                 )
             seconds = transform.build(database, folder)
             console.print(f"dbt build: the marts, in the schema {marts.SCHEMA} [dim]({seconds:.1f} s)[/]\n")
             answers = marts.Marts(connection)
             report.show(answers, console)
-            PAGE.parent.mkdir(exist_ok=True)
-            PAGE.write_text(page.render(answers, TENANT), encoding="utf-8")
-        console.print(f"The same and more as a page: [bold]{PAGE.as_uri()}[/]", soft_wrap=True)
+            page_file.parent.mkdir(parents=True, exist_ok=True)
+            page_file.write_text(page.render(answers, TENANT), encoding="utf-8")
+        console.print(f"The same and more as a page: [bold]{page_file.as_uri()}[/]", soft_wrap=True)
         console.print(f"[dim]{time.monotonic() - started:.0f} seconds in all.[/]")
         if wait:
             wait_for_people(database, console)
@@ -123,7 +133,7 @@ def wait_for_people(database: Postgres, console: Console) -> None:
     console.print("\nCtrl-C to stop and clean up.", style="bold")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
-    console.print("\nStopped; all of it is gone.")
+    console.print("\nStopped; all of it is gone but the page.")
 
 
 if __name__ == "__main__":

@@ -57,11 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with psycopg.connect(options.database_url or make_conninfo(**place)) as connection:
             page = render(Marts(connection, options.schema), options.tenant)
+    except psycopg.errors.UndefinedTable:
+        return fail(f"No marts in the schema {options.schema}: run dbt build first, or name theirs by --schema.")
     except psycopg.Error as error:
-        print(str(error).strip(), file=sys.stderr)  # noqa: T201 - what a command says
-        return 1
+        return fail(str(error).strip())
     options.output.write_text(page, encoding="utf-8")
     return 0
+
+
+def fail(reason: str) -> int:
+    """Say why, and fail."""
+    print(reason, file=sys.stderr)  # noqa: T201 - what a command says
+    return 1
 
 
 def render(marts: Marts, tenant: str = TENANT) -> str:

@@ -86,7 +86,7 @@ class Pipeline:
             ("tap-mde-kbs", tap, tap_log),
         ):
             if process.returncode != 0:
-                message = f"{name} ended with status {process.returncode}: {last_line(log)}"
+                message = f"{name} ended with status {process.returncode}: {_last_line(log)}"
                 raise PipelineError(message)
         return time.monotonic() - started
 
@@ -136,7 +136,6 @@ def _end(*processes: subprocess.Popen[bytes]) -> None:
             process.stdout.close()
 
 
-def last_line(log: Path) -> str:
-    """What a command said last."""
+def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it ended without a word"

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from demo.marts import Marts
 
 SHARE_BLOCKS = 10
-#: Days of the last table.
-NIGHTS = 8
+#: Rows of a table.
+SHOWN = 8
 
 
 def show(marts: Marts, console: Console) -> None:
     """Print the whole report."""
     gaps = marts.rows("gaps")
     for table in (
-        most_missed(row for row in marts.rows("updates") if row.by_machines <= NIGHTS),
+        most_missed(row for row in marts.rows("updates") if row.by_machines <= SHOWN),
         groups(row for row in marts.rows("segments") if row.segment_kind in {"group", "all"}),
-        nights(marts.rows("days")[-NIGHTS:]),
+        nights(marts.rows("days")[-SHOWN:]),
         unanswered(row for row in gaps if row.reason not in {"skipped", "quiet"}),
     ):
         console.print(table)
@@ -78,7 +78,7 @@ def groups(rows: Iterable[Any]) -> Table:
 
 def nights(rows: Iterable[Any]) -> Table:
     """How it went from night to night."""
-    table = _table(f"The last {NIGHTS} nights: updates missing, summed over machines")
+    table = _table(f"The last {SHOWN} nights: updates missing, summed over machines")
     _columns(table, "Night", right=("Asked", "Answered", "Missing", "New", "Installed"))
     for row in rows:
         table.add_row(
@@ -95,7 +95,7 @@ def nights(rows: Iterable[Any]) -> Table:
 def unanswered(rows: Iterable[Any]) -> Table:
     """Machines that nobody could ask last night, and why."""
     table = _table("Machines nobody could ask last night")
-    _columns(table, "Machine", "Device group", "Why", right=("Last answer",))
+    _columns(table, "Machine", "Device group", "Why", right=("Answered",))
     for row in rows:
         table.add_row(escape(row.machine), escape(row.device_group), REASONS[row.reason], _day(row.last_answered_at))
     return table

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo.pipeline import PipelineError, last_line, program
+from demo.pipeline import PipelineError, program
 
 if TYPE_CHECKING:
     from demo.postgres import Postgres
@@ -30,7 +30,6 @@ def build(database: Postgres, folder: Path) -> float:
         PipelineError: A model or a test failed.
     """
     started = time.monotonic()
-    log = folder / "dbt.txt"
     place = {
         "PG_HOST": database.host,
         "PG_PORT": str(database.port),
@@ -38,21 +37,21 @@ def build(database: Postgres, folder: Path) -> float:
         "PG_PASSWORD": "",
         "PG_DATABASE": database.database,
     }
-    with log.open("wb") as output:
-        dbt = subprocess.run(
-            [
-                *(program("dbt"), "--no-use-colors", "--log-path", str(folder / "logs")),
-                *("build", "--target", "postgres", "--exclude-resource-type", "unit_test"),
-                *("--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(folder / "dbt")),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env={name: value for name, value in os.environ.items() if not name.startswith("DBT_")} | place,
-            check=False,
-        )
+    dbt = subprocess.run(
+        [
+            *(program("dbt"), "--quiet", "--no-use-colors", "--log-path", str(folder / "logs")),
+            *("build", "--target", "postgres", "--exclude-resource-type", "unit_test"),
+            *("--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(folder / "dbt")),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("DBT_")} | place,
+        check=False,
+    )
     if dbt.returncode != 0:
-        message = f"dbt ended with status {dbt.returncode}: {last_line(log)}"
+        message = f"dbt ended with status {dbt.returncode}:\n{dbt.stdout.strip()}"
         raise PipelineError(message)
     return time.monotonic() - started

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,14 @@ OPTIONS = (
     *("--headless", "--remote-debugging-pipe", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 )
+#: A Chromium reads its commands from file 3, and writes its answers to file 4.
+START = """
+import fcntl, os, sys
+files = [fcntl.fcntl(int(file), fcntl.F_DUPFD_CLOEXEC, 10) for file in sys.argv[1:3]]
+for file, place in zip(files, (3, 4)):
+    os.dup2(file, place)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 PHONE = 400
 
 
@@ -154,10 +163,9 @@ def browser() -> Iterator[Page]:
         for_it, commands = os.pipe()
         answers, from_it = os.pipe()
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        # It reads commands from file 3 and writes answers to file 4.
-        attached = f'exec "$@" 3<&{for_it} 4>&{from_it}'
+        launcher = [sys.executable, "-c", START, str(for_it), str(from_it)]
         with subprocess.Popen(
-            ["/bin/sh", "-c", attached, "sh", command, *OPTIONS, *sandbox, f"--user-data-dir={profile}"],
+            [*launcher, command, *OPTIONS, *sandbox, f"--user-data-dir={profile}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
