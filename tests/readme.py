@@ -82,6 +82,13 @@ def remedies() -> Iterator[str]:
     yield ""
 
 
+def sql(name: str) -> str:
+    """A query of the README, by the name in the comment before it."""
+    found = re.search(rf"<!-- sql: {name} -->\n```sql\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found, name
+    return found[1]
+
+
 def rendered(text: str) -> str:
     """The README with its generated parts as the code has them now."""
     for name, lines in (

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.e2e.pipeline import Pipeline
-from tests.e2e.warehouse import Warehouse
+from tests.environments import environment, loader
+from tests.e2e.pipeline import Pipeline, postgres_loader
+from tests.e2e.warehouse import PostgresWarehouse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from demo.postgres import Postgres
     from tap_mde_kbs.simulator import Simulator
 
 SCHEMAS = (f"e2e_{number}" for number in itertools.count(1))
+
+# duckdb<1.3 has no wheel for 3.14, and fakesnow none for 3.10.
+PYTHON = ">=3.11,<3.14"
 
 IMPATIENT = """
 import time
@@ -28,19 +33,25 @@ time.sleep = lambda seconds: sleep(seconds / 10)
 class Connect(Protocol):
     """Makes a pipeline from a tenant to a warehouse."""
 
-    def __call__(self, simulator: Simulator, **options: Any) -> tuple[Pipeline, Warehouse]:
-        """The options are the Pipeline's."""
+    def __call__(
+        self, simulator: Simulator, target: Mapping[str, Any] | None = None, **options: Any
+    ) -> tuple[Pipeline, PostgresWarehouse]:
+        """The options are the Pipeline's, and `target`: settings of the target."""
 
 
 @pytest.fixture
 def connect(postgres: Postgres, tmp_path: Path) -> Connect:
     """Pipelines to schemas that are empty."""
 
-    def start(simulator: Simulator, **options: Any) -> tuple[Pipeline, Warehouse]:
+    def start(
+        simulator: Simulator, target: Mapping[str, Any] | None = None, **options: Any
+    ) -> tuple[Pipeline, PostgresWarehouse]:
         schema = next(SCHEMAS)
         folder = tmp_path / schema
         folder.mkdir()
-        return Pipeline(folder, simulator, postgres, schema, **options), Warehouse(postgres, schema)
+        prompt = options.get("seconds_between_states") is not None  # the target is then as prompt as the tap
+        loader = postgres_loader(postgres, schema, prompt=prompt, **(target or {}))
+        return Pipeline(folder, simulator, loader, **options), PostgresWarehouse(postgres, schema)
 
     return start
 
@@ -51,3 +62,21 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("impatient")
     (folder / "sitecustomize.py").write_text(IMPATIENT)
     return {"PYTHONPATH": str(folder)}
+
+
+class Programs(Protocol):
+    """Finds the programs of an environment of their own."""
+
+    def __call__(self, name: str, *besides: str) -> Path:
+        """Take a loader of `meltano.yml`, and what else is needed; the folder of the programs."""
+
+
+@pytest.fixture(scope="session")
+def programs(pytestconfig: pytest.Config) -> Programs:
+    """Environments of the loaders in `meltano.yml`, just as it says to install them; kept in pytest's cache."""
+    folder = pytestconfig.cache.mkdir("environments")
+
+    def find(name: str, *besides: str) -> Path:
+        return environment(folder, [*loader(name)["pip_url"].split(), *besides], PYTHON)
+
+    return find

@@ -1,10 +1,14 @@
-"""What PostgreSQL holds, and what it should hold by the fleet itself."""
+"""What a warehouse holds, and what it should hold by the fleet itself."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,7 +18,7 @@ from tap_mde_kbs.schemas import snake_case
 from tests import readme
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from demo.postgres import Postgres
     from tap_mde_kbs.simulator import Fleet
@@ -26,18 +30,12 @@ MOMENTS = ("checked_at", "listed_at")
 """When it was: no two runs have the same."""
 
 
-@dataclass(frozen=True)
-class Warehouse:
-    """One schema of a database that target-postgres loads to."""
+class Warehouse(ABC):
+    """The tables that a target loads to."""
 
-    database: Postgres
-    schema: str
-
+    @abstractmethod
     def query(self, sql: str) -> list[Row]:
         """The rows that a query gives."""
-        options = f"-c search_path={self.schema}"
-        with psycopg.connect(self.database.url, options=options, row_factory=dict_row) as connection:
-            return connection.execute(sql.encode()).fetchall()
 
     def all(self, table: str) -> list[Row]:
         """Every row, deleted ones too."""
@@ -76,9 +74,14 @@ class Warehouse:
 
     def missing_now(self) -> set[Key]:
         """What is missing by the README's query."""
-        found = re.search(r"<!-- sql: missing now -->\n```sql\n(.*?)```", readme.README.read_text(), re.DOTALL)
-        assert found
-        return {(row["machine_id"], row["id"]) for row in self.query(found[1])}
+        return set(self.rows_missing_now())
+
+    def rows_missing_now(self) -> dict[Key, Row]:
+        """The rows that it gives, without the time and the target's own columns; one for each machine and update."""
+        rows = self.query(readme.sql("missing now"))
+        by_key = {(row["machine_id"], row["id"]): without_moments(row) for row in rows}
+        assert len(by_key) == len(rows)
+        return by_key
 
     def table(self) -> dict[str, Any]:
         """All that two ways to the same table have to agree in."""
@@ -89,14 +92,92 @@ class Warehouse:
         return {"missing_kbs": self.missing_kbs(), "machines": self.machines(), "checks": checks}
 
 
+@dataclass(frozen=True)
+class PostgresWarehouse(Warehouse):
+    """One schema of a database that target-postgres loads to."""
+
+    database: Postgres
+    schema: str
+
+    def query(self, sql: str) -> list[Row]:
+        """The rows that a query gives."""
+        options = f"-c search_path={self.schema}"
+        with psycopg.connect(self.database.url, options=options, row_factory=dict_row) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+
+@dataclass(frozen=True)
+class DuckDBWarehouse(Warehouse):
+    """A database file that target-duckdb loads to, or files of other targets seen through DuckDB.
+
+    Args:
+        python: of an environment that has DuckDB.
+        folder: where it runs.
+        database: the database's file, or ":memory:".
+        before: statements that come before each query.
+    """
+
+    python: Path
+    folder: Path
+    database: str
+    before: str
+
+    def query(self, sql: str) -> list[Row]:
+        """The rows that a query gives."""
+        done = subprocess.run(
+            [str(self.python), str(Path(__file__).with_name("duckdb_rows.py")), self.database],
+            input=f"{self.before};\n{sql}",
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        read = [READERS.get(kind, lambda value: value) for kind in answer["types"]]
+        return [
+            {
+                column: None if value is None else convert(value)
+                for column, convert, value in zip(answer["columns"], read, row, strict=True)
+            }
+            for row in answer["rows"]
+        ]
+
+
+READERS: dict[str, Callable[[Any], Any]] = {"TIMESTAMP": datetime.fromisoformat, "JSON": json.loads}
+"""What DuckDB gives as text."""
+
+
 def without_moments(row: Mapping[str, Any]) -> Row:
-    """A row without the columns that are times of the run."""
-    return {column: value for column, value in row.items() if column not in MOMENTS}
+    """A row without the columns that are times of the run, and without the target's own."""
+    return {
+        column: value for column, value in row.items() if column not in MOMENTS and not column.startswith("_sdc_")
+    }
 
 
 def pairs(fleet: Fleet) -> set[Key]:
     """Machine and update of everything missing today."""
     return {(machine_id, kb_id) for machine_id, kbs in fleet.missing().items() for kb_id in kbs}
+
+
+def assert_right_so_far(warehouse: Warehouse, before: set[Key], fleet: Fleet) -> None:
+    """In the middle of a sweep: machines answered by now are as they are today, others as they were, but for those that left.
+
+    Args:
+        warehouse: the tables.
+        before: what was missing in the sweep before, in which all were answered.
+        fleet: as it is today.
+    """
+    outcomes = warehouse.outcomes()
+    answered = {machine_id for machine_id, outcome in outcomes.items() if outcome == "answered"}
+    assert 0 < len(answered) < len(fleet.onboarded()), "not in the middle"
+    waiting = set(fleet.listed()) - answered
+    expected = {pair for pair in pairs(fleet) if pair[0] in answered} | {pair for pair in before if pair[0] in waiting}
+    found = warehouse.missing_now()
+    assert expected <= found
+    # A kill may come between the last machine's rows and its check.
+    assert found - expected <= pairs(fleet)
+    assert len({machine_id for machine_id, _ in found - expected}) <= 1
 
 
 def true_missing_kbs(fleet: Fleet, machines: Iterable[str] | None = None) -> dict[Key, Row]:
