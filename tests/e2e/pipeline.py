@@ -161,6 +161,7 @@ class Pipeline:
         state: what the target passed on last.
         seconds_between_states: of the tap; None: as it is.
         catalog: for the tap.
+        environ: variables of the tap over a clean environment.
     """
 
     folder: Path
@@ -170,6 +171,7 @@ class Pipeline:
     state: dict[str, Any] = field(default_factory=dict)
     seconds_between_states: float | None = None
     catalog: Mapping[str, Any] | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, interrupt: Interrupt | None = None) -> Run:
         """Run once, from the state that the target passed on last, to whatever end."""
@@ -218,7 +220,7 @@ class Pipeline:
         environ = clean_environ(self.folder)
         trust = {"REQUESTS_CA_BUNDLE": self.simulator.environment["REQUESTS_CA_BUNDLE"]}
         commands: list[tuple[list[str], Any, Any, Mapping[str, str]]] = [
-            (self._tap_command(), subprocess.DEVNULL, log, {**environ, **trust}),
+            (self._tap_command(), subprocess.DEVNULL, log, {**environ, **trust, **self.environ}),
             (self._target_command(), subprocess.PIPE, target_log, environ),
         ]
         started = []

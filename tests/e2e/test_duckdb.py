@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartSimulator
     from tests.e2e.conftest import Programs
 
-ROWS = 120
+ROWS = 90
 """Of a table, in a batch: more than there are machines, few enough for the target to pass STATE on in mid-run."""
 
 
@@ -59,7 +59,7 @@ def test_nothing_is_deleted_and_what_is_missing_now_is_right_all_the_same(
     simulate: StartSimulator, loader: Loader, warehouse: DuckDBWarehouse, tmp_path: Path
 ) -> None:
     """Updates installed and rolled back, machines that left, a sweep killed twice and gone on with."""
-    simulator = simulate(110, page_size=70, latency=0.06)
+    simulator = simulate(80, page_size=50, latency=0.06)
     fleet = simulator.fleet
     pipeline = Pipeline(tmp_path, simulator, loader, seconds_between_states=0.1)
     pipeline.run_whole()

@@ -72,6 +72,11 @@ class Warehouse(ABC):
         rows = self.query("SELECT * FROM missing_kbs_checks WHERE sweep = (SELECT max(sweep) FROM missing_kbs_checks)")
         return {row["machine_id"]: row["outcome"] for row in rows}
 
+    def newest_sweep(self) -> int:
+        """The version of the newest sweep."""
+        [row] = self.query("SELECT max(sweep) AS sweep FROM missing_kbs_checks")
+        return int(row["sweep"])
+
     def missing_now(self) -> set[Key]:
         """What is missing by the README's query."""
         return set(self.rows_missing_now())
