@@ -82,11 +82,16 @@ def remedies() -> Iterator[str]:
     yield ""
 
 
-def sql(name: str) -> str:
-    """A query of the README, by the name in the comment before it."""
-    found = re.search(rf"<!-- sql: {name} -->\n```sql\n(.*?)```", README.read_text(), re.DOTALL)
+def block(name: str) -> str:
+    """A block of code in the README, by the name in the comment before it."""
+    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README.read_text(), re.DOTALL)
     assert found, name
     return found[1]
+
+
+def sql(name: str) -> str:
+    """One of its queries."""
+    return block(f"sql: {name}")
 
 
 def rendered(text: str) -> str:
