@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.pipeline import Interrupt, Loader, Pipeline
-from tests.e2e.warehouse import DuckDBWarehouse, assert_right_so_far, pairs, true_machines, true_missing_kbs
+from tests.e2e.warehouse import (
+    AskedWarehouse, assert_right_so_far, pairs, through_duckdb, true_machines, true_missing_kbs)
 from tests.environments import settings_of
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ def loader(programs: Programs, tmp_path: Path) -> Loader:
 
 
 @pytest.fixture
-def warehouse(programs: Programs, loader: Loader, tmp_path: Path) -> DuckDBWarehouse:
+def warehouse(programs: Programs, loader: Loader, tmp_path: Path) -> AskedWarehouse:
     """What that database holds."""
     before = f"USE {loader.config['default_target_schema']}"
-    return DuckDBWarehouse(programs("target-duckdb") / "python", tmp_path, loader.config["path"], before)
+    return through_duckdb(programs("target-duckdb") / "python", tmp_path, loader.config["path"], before)
 
 
-def assert_true(warehouse: DuckDBWarehouse, fleet: Fleet) -> None:
+def assert_true(warehouse: AskedWarehouse, fleet: Fleet) -> None:
     """What is missing now, the newest listing and the checks are as the fleet is today."""
     assert warehouse.rows_missing_now() == true_missing_kbs(fleet)
     left = warehouse.machines().keys() - set(fleet.listed())
@@ -56,7 +57,7 @@ def assert_true(warehouse: DuckDBWarehouse, fleet: Fleet) -> None:
 
 
 def test_nothing_is_deleted_and_what_is_missing_now_is_right_all_the_same(
-    simulate: StartSimulator, loader: Loader, warehouse: DuckDBWarehouse, tmp_path: Path
+    simulate: StartSimulator, loader: Loader, warehouse: AskedWarehouse, tmp_path: Path
 ) -> None:
     """Updates installed and rolled back, machines that left, a sweep killed twice and gone on with."""
     simulator = simulate(80, page_size=50, latency=0.06)

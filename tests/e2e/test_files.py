@@ -10,7 +10,7 @@ import pytest
 
 from tests import readme
 from tests.e2e.pipeline import Interrupt, Loader, Pipeline
-from tests.e2e.warehouse import DuckDBWarehouse, pairs, true_missing_kbs
+from tests.e2e.warehouse import AskedWarehouse, pairs, through_duckdb, true_missing_kbs
 from tests.environments import settings_of
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def loader(programs: Programs, name: str, **settings: object) -> Loader:
     return Loader([str(programs(name) / name)], {**settings_of(name), **settings})
 
 
-def files(programs: Programs, folder: Path, views: str) -> DuckDBWarehouse:
+def files(programs: Programs, folder: Path, views: str) -> AskedWarehouse:
     """The files that a pipeline left in its folder, by the README's views."""
-    return DuckDBWarehouse(programs("target-duckdb") / "python", folder, ":memory:", views)
+    return through_duckdb(programs("target-duckdb") / "python", folder, ":memory:", views)
 
 
 def test_of_appended_lines_the_newest_answers_tell_what_is_missing_now(

@@ -16,9 +16,10 @@ from psycopg.rows import dict_row
 
 from tap_mde_kbs.schemas import snake_case
 from tests import readme
+from tests.singer import clean_environ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from demo.postgres import Postgres
     from tap_mde_kbs.simulator import Fleet
@@ -112,27 +113,26 @@ class PostgresWarehouse(Warehouse):
 
 
 @dataclass(frozen=True)
-class DuckDBWarehouse(Warehouse):
-    """A database file that target-duckdb loads to, or files of other targets seen through DuckDB.
+class AskedWarehouse(Warehouse):
+    """Tables that a program of another environment is asked about.
 
     Args:
-        python: of an environment that has DuckDB.
-        folder: where it runs.
-        database: the database's file, or ":memory:".
-        before: statements that come before each query.
+        command: The program: a statement on its stdin, columns, types and rows as JSON on its stdout.
+        folder: Where it runs.
+        before: Statements that come before each query.
     """
 
-    python: Path
+    command: Sequence[str]
     folder: Path
-    database: str
-    before: str
+    before: str = ""
 
     def query(self, sql: str) -> list[Row]:
-        """The rows that a query gives."""
+        """The rows that a query gives; Snowflake's names are in capitals."""
         done = subprocess.run(
-            [str(self.python), str(Path(__file__).with_name("duckdb_rows.py")), self.database],
-            input=f"{self.before};\n{sql}",
+            self.command,
+            input=self.before + sql,
             cwd=self.folder,
+            env=clean_environ(self.folder),
             capture_output=True,
             text=True,
             check=False,
@@ -142,15 +142,33 @@ class DuckDBWarehouse(Warehouse):
         read = [READERS.get(kind, lambda value: value) for kind in answer["types"]]
         return [
             {
-                column: None if value is None else convert(value)
+                column.lower(): None if value is None else convert(value)
                 for column, convert, value in zip(answer["columns"], read, row, strict=True)
             }
             for row in answer["rows"]
         ]
 
 
-READERS: dict[str, Callable[[Any], Any]] = {"TIMESTAMP": datetime.fromisoformat, "JSON": json.loads}
-"""What DuckDB gives as text."""
+def through_duckdb(python: Path, folder: Path, database: str, before: str) -> AskedWarehouse:
+    """A database file of DuckDB, or with ":memory:" whatever the statements before open.
+
+    Args:
+        python: of an environment that has DuckDB.
+        folder: where it runs.
+        database: the file.
+        before: statements that come before each query.
+    """
+    program = str(Path(__file__).with_name("duckdb_rows.py"))
+    return AskedWarehouse([str(python), program, database], folder, f"{before};\n")
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "JSON": json.loads,
+    "VARIANT": json.loads,
+    "TIMESTAMP": datetime.fromisoformat,
+    "TIMESTAMP_NTZ": datetime.fromisoformat,
+}
+"""What DuckDB and Snowflake give as text."""
 
 
 def without_moments(row: Mapping[str, Any]) -> Row:
