@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.environments import environment, loader
 from tests.e2e.pipeline import Pipeline, postgres_loader
 from tests.e2e.warehouse import PostgresWarehouse
+from tests.environments import environment, loader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -35,8 +36,8 @@ class Connector(SnowflakeConnector):
 
     def put_batches_to_stage(self, sync_id: str, files: list[str]) -> None:
         """Keep the lines of a batch."""
-        lines = [line for file in files for line in gzip.open(urlparse(file).path, "rt", encoding="utf-8")]
-        self.staged = {sync_id: lines}
+        documents = [gzip.decompress(Path(urlparse(file).path).read_bytes()).decode() for file in files]
+        self.staged = {sync_id: [line for document in documents for line in document.strip().split("\n")]}
 
     def merge_from_stage(self, *, sync_id: str, file_format: str, full_table_name: Any, **options: Any) -> int:
         """Run the target's MERGE in two steps, its SELECT over the lines and its MERGE over that."""

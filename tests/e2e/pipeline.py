@@ -46,6 +46,7 @@ sys.argv[0] = "target-postgres"
 TargetPostgres.cli()
 """
 
+
 def tap_command(seconds_between_states: float | None) -> list[str]:
     """The tap; with a STATE more often than every ten seconds, so that a test need not wait for one."""
     if seconds_between_states is None:
@@ -306,9 +307,7 @@ def _pump(tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes], output:
 
 
 def _read_states(target: subprocess.Popen[bytes], states: list[dict[str, Any]]) -> None:
-    for line in target.stdout or ():
-        if line.endswith(b"\n") and line.strip():
-            states.append(json.loads(line))
+    states.extend(json.loads(line) for line in target.stdout or () if line.endswith(b"\n") and line.strip())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

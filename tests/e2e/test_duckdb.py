@@ -9,7 +9,13 @@ import pytest
 
 from tests.e2e.pipeline import Interrupt, Loader, Pipeline
 from tests.e2e.warehouse import (
-    AskedWarehouse, assert_right_so_far, pairs, through_duckdb, true_machines, true_missing_kbs)
+    AskedWarehouse,
+    assert_right_so_far,
+    pairs,
+    through_duckdb,
+    true_machines,
+    true_missing_kbs,
+)
 from tests.environments import settings_of
 
 if TYPE_CHECKING:

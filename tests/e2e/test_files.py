@@ -6,8 +6,6 @@ import ast
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests import readme
 from tests.e2e.pipeline import Interrupt, Loader, Pipeline
 from tests.e2e.warehouse import AskedWarehouse, pairs, through_duckdb, true_missing_kbs
@@ -56,7 +54,7 @@ def test_of_appended_lines_the_newest_answers_tell_what_is_missing_now(
 
 def from_text(row: Mapping[str, str | None]) -> Row:
     """A row as it was before target-csv wrote it: numbers and, as Python writes them, lists."""
-    read = {name: int for name in ("machine_missed_on", "cve_addressed", "os_build")}
+    read = dict.fromkeys(("machine_missed_on", "cve_addressed", "os_build"), int)
     return {
         name: None if value is None else read.get(name, ast.literal_eval if value.startswith("[") else str)(value)
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""Two nights through target-snowflake into fakesnow, an emulator: its tables, its MERGE, its deletes, the README's query.
+"""Two nights through target-snowflake into fakesnow, an emulator: tables, MERGE, deletes, the README's query.
 
 Nothing here was run on a real Snowflake; `fake_snowflake.py` says what is played.
 """
@@ -51,7 +51,7 @@ def column_type(schema: dict[str, Any]) -> str:
 def test_the_second_night_is_right_in_the_emulator(
     simulate: StartSimulator, programs: Programs, tmp_path: Path, *, hard_delete: bool
 ) -> None:
-    """Six weeks apart; rows that are gone are marked or deleted, although this target activates before it loads the rest."""
+    """Six weeks apart; what is gone is marked or deleted, although this target activates before it loads the rest."""
     simulator = simulate(Fleet(30, seed=1))
     fleet = simulator.fleet
     loader, warehouse = connect(programs, tmp_path, hard_delete=hard_delete)
@@ -70,7 +70,7 @@ def test_the_second_night_is_right_in_the_emulator(
 
 
 def test_tables_have_our_names_and_types(simulate: StartSimulator, programs: Programs, tmp_path: Path) -> None:
-    """Unquoted in capitals, so that the same SQL serves; arrays and objects are VARIANT, times are without a zone, in UTC."""
+    """In capitals, so that the same SQL serves; arrays and objects are VARIANT, times are UTC and without a zone."""
     loader, warehouse = connect(programs, tmp_path)
     Pipeline(tmp_path, simulate(3), loader).run_whole()
     found: dict[str, dict[str, str]] = {}

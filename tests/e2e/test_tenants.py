@@ -1,4 +1,4 @@
-"""Two tenants in one database, in a schema each or in one set of tables: a run for one leaves the other's rows alone."""
+"""Two tenants in one database, in a schema each or in the same tables: a run for one leaves the other's rows alone."""
 
 from __future__ import annotations
 

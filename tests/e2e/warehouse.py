@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -173,9 +172,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
 
 def without_moments(row: Mapping[str, Any]) -> Row:
     """A row without the columns that are times of the run, and without the target's own."""
-    return {
-        column: value for column, value in row.items() if column not in MOMENTS and not column.startswith("_sdc_")
-    }
+    return {column: value for column, value in row.items() if column not in MOMENTS and not column.startswith("_sdc_")}
 
 
 def pairs(fleet: Fleet) -> set[Key]:
@@ -184,7 +181,7 @@ def pairs(fleet: Fleet) -> set[Key]:
 
 
 def assert_right_so_far(warehouse: Warehouse, before: set[Key], fleet: Fleet) -> None:
-    """In the middle of a sweep: machines answered by now are as they are today, others as they were, but for those that left.
+    """In the middle of a sweep: machines answered by now are as they are today, others as they were, or they left.
 
     Args:
         warehouse: the tables.
