@@ -6,6 +6,7 @@ Knows the governor, and nothing of streams, tokens or what an answer means.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from datetime import datetime, timezone
@@ -159,6 +160,11 @@ class Session(requests.Session):
 def path_of(response: requests.Response) -> str:
     """The path that was asked, for messages."""
     return printable((response.request.path_url or "").partition("?")[0], 160)
+
+
+def is_certificate_error(error: BaseException) -> bool:
+    """Whether the server's certificate was refused: no retry mends that."""
+    return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)
 
 
 def _body(response: requests.Response) -> bytes:
