@@ -9,7 +9,6 @@ import pytest
 
 from tests.e2e.pipeline import Pipeline, postgres_loader
 from tests.e2e.warehouse import PostgresWarehouse
-from tests.environments import environment, loader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from tap_mde_kbs.simulator import Simulator
 
 SCHEMAS = (f"e2e_{number}" for number in itertools.count(1))
-
-# duckdb<1.3 has no wheel for 3.14, and fakesnow none for 3.10.
-PYTHON = ">=3.11,<3.14"
 
 IMPATIENT = """
 import time
@@ -62,21 +58,3 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("impatient")
     (folder / "sitecustomize.py").write_text(IMPATIENT)
     return {"PYTHONPATH": str(folder)}
-
-
-class Programs(Protocol):
-    """Finds the programs of an environment of their own."""
-
-    def __call__(self, name: str, *besides: str) -> Path:
-        """Take a loader of `meltano.yml`, and what else is needed; the folder of the programs."""
-
-
-@pytest.fixture(scope="session")
-def programs(pytestconfig: pytest.Config) -> Programs:
-    """Environments of the loaders in `meltano.yml`, just as it says to install them; kept in pytest's cache."""
-    folder = pytestconfig.cache.mkdir("environments")
-
-    def find(name: str, *besides: str) -> Path:
-        return environment(folder, [*loader(name)["pip_url"].split(), *besides], PYTHON)
-
-    return find

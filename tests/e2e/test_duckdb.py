@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_mde_kbs.simulator import Fleet
-    from tests.conftest import StartSimulator
-    from tests.e2e.conftest import Programs
+    from tests.conftest import Programs, StartSimulator
 
 ROWS = 90
 """Of a table, in a batch: more than there are machines, few enough for the target to pass STATE on in mid-run."""

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.conftest import StartSimulator
-    from tests.e2e.conftest import Programs
+    from tests.conftest import Programs, StartSimulator
     from tests.e2e.warehouse import Row
 
 KILL = Interrupt(signal.SIGKILL, calls=30)

@@ -17,8 +17,7 @@ from tests.e2e.warehouse import AskedWarehouse, pairs, true_missing_kbs
 from tests.environments import settings_of
 
 if TYPE_CHECKING:
-    from tests.conftest import StartSimulator
-    from tests.e2e.conftest import Programs
+    from tests.conftest import Programs, StartSimulator
 
 EMULATOR = "fakesnow==0.12.1"
 ACCOUNT = {"account": "emulated", "user": "loader", "password": "none", "database": "SECURITY", "warehouse": "LOADING"}

@@ -57,37 +57,30 @@ def test_with_a_schema_each_a_run_for_one_leaves_the_other_as_it_was(
         assert warehouse.missing_now() == pairs(pipeline.simulator.fleet)
 
 
-def settings(tenant: str, keys: dict[str, list[str]]) -> dict[str, Any]:
-    """The README's settings for one set of tables, and perhaps keys of one's own."""
-    found: dict[str, Any] = yaml.safe_load(readme.block("stream maps: several tenants").replace("contoso", tenant))
-    assert list(found["stream_maps"]) == list(STREAMS)
-    for stream, names in keys.items():
-        found["stream_maps"][stream]["__key_properties__"] = names
-    return found
+@pytest.fixture
+def warehouse(postgres: Postgres) -> PostgresWarehouse:
+    """One set of tables."""
+    return PostgresWarehouse(postgres, "mde")
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {},
-        {
-            "machines": ["tenant", "id"],
-            "missing_kbs": ["tenant", "machine_id", "id"],
-            "missing_kbs_checks": ["tenant", "machine_id", "sweep"],
-        },
-    ],
-    ids=["keys as they are", "the tenant in every key"],
-)
-def test_in_one_set_of_tables_each_tenant_is_right_by_its_own_newest(
-    tenants: dict[str, Simulator], postgres: Postgres, tmp_path: Path, keys: dict[str, list[str]]
-) -> None:
-    """Machines left and updates installed in both; the README's query gives both, row by row."""
-    warehouse = PostgresWarehouse(postgres, "mde")
+def pipelines_of(
+    tenants: dict[str, Simulator], warehouse: PostgresWarehouse, folder: Path, **config: Any
+) -> dict[str, Pipeline]:
+    """A pipeline for each tenant into the same tables, with the README's settings; each has a state of its own."""
     pipelines = {}
     for tenant, simulator in tenants.items():
-        (tmp_path / tenant).mkdir()
-        loader = postgres_loader(postgres, warehouse.schema)
-        pipelines[tenant] = Pipeline(tmp_path / tenant, simulator, loader, config=settings(tenant, keys))
+        (folder / tenant).mkdir()
+        settings = yaml.safe_load(readme.block("stream maps: several tenants").replace("contoso", tenant))
+        loader = postgres_loader(warehouse.database, warehouse.schema)
+        pipelines[tenant] = Pipeline(folder / tenant, simulator, loader, config={**settings, **config})
+    return pipelines
+
+
+def test_in_one_set_of_tables_each_tenant_is_right_by_its_own_newest(
+    tenants: dict[str, Simulator], warehouse: PostgresWarehouse, tmp_path: Path
+) -> None:
+    """Machines left and updates installed in both; a run for one leaves the other's rows alone to the last column."""
+    pipelines = pipelines_of(tenants, warehouse, tmp_path)
 
     def assert_true(truth: dict[str, set[Key]]) -> None:
         found: dict[str, set[Key]] = {tenant: set() for tenant in tenants}
@@ -113,3 +106,17 @@ def test_in_one_set_of_tables_each_tenant_is_right_by_its_own_newest(
         assert_true(truth)
     assert warehouse.deleted() == set()
     assert warehouse.missing_now() == truth["contoso"], "the query for one tenant would do"
+
+
+def test_in_one_set_of_tables_each_tenant_has_its_own_kb_cves(
+    simulate: StartSimulator, warehouse: PostgresWarehouse, tmp_path: Path
+) -> None:
+    """From exports that name the same KBs and CVEs, under keys that name the tenant."""
+    twins = {name: simulate(Fleet(20, seed=1)) for name in MACHINES}
+    ours, theirs = pipelines_of(twins, warehouse, tmp_path, missing_kbs_source="export").values()
+    query = "SELECT * FROM kb_cves WHERE tenant = 'contoso' ORDER BY kb_id, cve_id"
+    ours.run_whole()
+    before = warehouse.query(query)
+    theirs.run_whole()
+    assert warehouse.query(query) == before != []
+    assert len(warehouse.all("kb_cves")) == 2 * len(before)
