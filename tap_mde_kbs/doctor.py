@@ -113,12 +113,12 @@ class Doctor:
 
     def _estimate(self) -> Line:
         count = len(self._onboarded)
-        more = " for the first page of machines" if self._more else ""
         if self._missing_kbs.source != PER_MACHINE:
+            more = " for the first page of machines" if self._more else ""
             return Line(ok=True, text=f"an export takes about {duration(export_seconds(count))}{more}")
         seconds = self._connection.governor.seconds_for(count)
-        text = export_advice(count, seconds) or f"a sweep takes {duration(seconds)} by the quota"
-        return Line(ok=True, text=text + more)
+        advice = export_advice(count, seconds, more=self._more)
+        return Line(ok=True, text=advice or f"a sweep takes {duration(seconds)} by the quota")
 
 
 def report(doctor: Doctor, write: Callable[[str], None], encoding: str) -> bool:

@@ -132,14 +132,20 @@ class Progress:
         return self._connection.governor.seconds_for(self._sweep.left)
 
 
-def export_advice(machines: int, seconds: float) -> str:
-    """What to say of a sweep that takes so many seconds by the quota: nothing, unless an export is the better way."""
-    if seconds <= LONG_SWEEP_SECONDS:
+def export_advice(machines: int, seconds: float, *, more: bool = False) -> str:
+    """What to say of a long sweep; nothing, unless an export is the better way.
+
+    Args:
+        machines: How many there are to ask.
+        seconds: How long that takes by the quota.
+        more: Whether there are more machines than those.
+    """
+    if seconds <= LONG_SWEEP_SECONDS and not more:
         return ""
     return (
-        f"a sweep of {machines} machines takes {duration(seconds)} by the quota, an export about "
-        f"{duration(export_seconds(machines))}: consider missing_kbs_source: export, which needs the permission "
-        "Vulnerability.Read.All"
+        f"a sweep of {machines}{' or more' if more else ''} machines takes {duration(seconds)} by the quota, "
+        f"an export about {duration(export_seconds(machines))}: consider missing_kbs_source: export, "
+        "which needs the permission Vulnerability.Read.All"
     )
 
 

@@ -128,14 +128,14 @@ class Storage:
 
 
 def shown(link: str) -> str:
-    """A link as it may be shown: without its signature, which is as good as a password."""
+    """A link as it may be shown: host and file, without the signature, which is as good as a password."""
     parts = urlsplit(link)
-    return printable(f"{parts.hostname}{parts.path}", 200)
+    return printable(f"{parts.hostname}/…/{parts.path.rpartition('/')[2]}", 200)
 
 
 def _refusal(response: requests.Response, where: str) -> Exception:
     body = response.raw.read(REASON_BYTES, decode_content=True).decode(errors="replace")
-    reason = printable(re.sub(r"<[^>]*>", " ", body), 160) or response.reason
+    reason = printable(re.sub(r"(\s*<[^>]*>\s*)+", " ", body)) or response.reason
     told = f"{where} answered HTTP {response.status_code}: {reason}"
     if response.status_code == HTTPStatus.FORBIDDEN:
         return ExpiredError(told)

@@ -153,7 +153,7 @@ class Session(requests.Session):
     @override
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", self._timeout)
-        kwargs.setdefault("allow_redirects", False)
+        kwargs["allow_redirects"] = False  # not a default: requests' own `get` asks for them
         return super().request(method, url, *args, **kwargs)
 
 

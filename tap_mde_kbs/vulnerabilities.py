@@ -222,13 +222,13 @@ class Vulnerabilities:
             ).fetchall()
         )
 
-    def missing(self, after: str = "") -> Iterator[tuple[str, list[MissingKb]]]:
+    def missing(self, first: str = "") -> Iterator[tuple[str, list[MissingKb]]]:
         """What each machine that there are records of lacks, nothing perhaps; in the order of their ids.
 
         Args:
-            after: Only machines after this one.
+            first: Only this machine and those after it.
         """
-        devices = [device for device in self.devices() if device > after]
+        devices = [device for device in self.devices() if device >= first]
         for start in range(0, len(devices), MACHINES_AT_ONCE):
             part = devices[start : start + MACHINES_AT_ONCE]
             # A cursor of its own: the caller may ask other things in between.

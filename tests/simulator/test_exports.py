@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_mde_kbs.simulator import Exports, ExportShape, Fleet
+from tap_mde_kbs.simulator.catalogue import patch_tuesday
 from tap_mde_kbs.simulator.exports import EVERY, KEPT
 
 from .downloads import closing, download, files, links, missed_on, pairs, rows, rows_of, worst
@@ -136,6 +137,24 @@ def test_a_devices_records_lie_in_several_files_and_between_those_of_others(door
     assert any(span > count for span, count in spans)
 
 
+def test_an_update_is_first_seen_missing_when_it_came_out_or_the_device_came() -> None:
+    fleet = Fleet(40, seed=1)
+    fleet.pass_days(50)
+    newcomer = fleet.add(computerDnsName="new")
+    old = fleet.listed()[0]
+    winter = {kb_id for kb_id in fleet.kbs() if fleet.kb(kb_id)["name"] == "December 2025 Security Updates"}
+    for kb_id in winter:
+        fleet.uninstall(old, kb_id)
+        fleet.uninstall(newcomer, kb_id)
+    exports = Exports(fleet, ExportShape())
+    exports.generate()
+    assert winter
+    for kb_id in winter:
+        assert exports.first_seen(old, kb_id).date() == patch_tuesday(2025, 12)
+        assert exports.first_seen(newcomer, kb_id).date() == fleet.start + timedelta(days=50)
+        assert exports.first_seen(newcomer, kb_id) <= fleet.now
+
+
 # Snapshots
 
 
@@ -143,7 +162,7 @@ def test_a_snapshot_is_of_the_day_it_was_made_whatever_happens_then(opened: Open
     door = opened(Fleet(60, seed=1)).sign_in()
     fleet, exports = door.simulator.fleet, door.simulator.exports
     before = fleet.missing()
-    machine_id = next(id_ for id_ in exports.devices() if before.get(id_))
+    machine_id = next(id_ for id_, missing in before.items() if missing)
     first, generated = links(door), exports.generated
     fleet.install(machine_id, next(iter(before[machine_id])))
     fleet.change(machine_id, computerDnsName="renamed.contoso.example")
