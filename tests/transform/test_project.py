@@ -103,7 +103,7 @@ def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answ
 
 
 def test_an_answer_that_was_replaced_after_a_kill_is_forgotten(warehouse: Warehouse) -> None:
-    """The machine was asked again in the same sweep, after dbt had seen the first answer: 1 had been installed by then."""
+    """The machine was asked again in the same sweep, after dbt had seen its first answer: 1 was installed by then."""
     before = Tenant([listed(0)], [answer(0, "1", "2")], [missing(0, "1"), missing(0, "2")])
     warehouse.load(before)
     warehouse.build_models()
