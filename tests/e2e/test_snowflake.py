@@ -5,6 +5,7 @@ Nothing here was run on a real Snowflake; `fake_snowflake.py` says what is playe
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,20 @@ from tap_mde_kbs import schemas
 from tap_mde_kbs.simulator import Fleet
 from tests.e2e.pipeline import Loader, Pipeline
 from tests.e2e.warehouse import AskedWarehouse, pairs, true_missing_kbs
-from tests.environments import settings_of
+from tests.environments import ROOT, settings_of
+from tests.singer import clean_environ
 
 if TYPE_CHECKING:
     from tests.conftest import Programs, StartSimulator
 
-EMULATOR = "fakesnow==0.12.1"
+BESIDES = (
+    "fakesnow==0.12.1",
+    # 1.12 depends on a package that builds only with files from GitHub.
+    "dbt-core>=1.11,<1.12",
+    "dbt-snowflake<1.12",
+)
+"""What shares the target's environment."""
+
 ACCOUNT = {"account": "emulated", "user": "loader", "password": "none", "database": "SECURITY", "warehouse": "LOADING"}
 COLUMNS = """
     SELECT table_name, column_name, data_type
@@ -30,7 +39,7 @@ COLUMNS = """
 
 def connect(programs: Programs, folder: Path, **settings: Any) -> tuple[Loader, AskedWarehouse]:
     """target-snowflake as `meltano.yml` has it, into an emulator of the test's own."""
-    python = str(programs("target-snowflake", EMULATOR) / "python")
+    python = str(programs("target-snowflake", *BESIDES) / "python")
     databases = folder / "databases"
     databases.mkdir()
     command = [python, str(Path(__file__).with_name("fake_snowflake.py")), str(databases)]
@@ -68,10 +77,40 @@ def test_the_second_night_is_right_in_the_emulator(
     assert {key for key, deleted_at in rows.items() if deleted_at} == (set() if hard_delete else installed)
 
 
-def test_tables_have_our_names_and_types(simulate: StartSimulator, programs: Programs, tmp_path: Path) -> None:
+def build(programs: Programs, folder: Path) -> None:
+    """The first build of the models, without their tests."""
+    program = str(Path(__file__).with_name("dbt_on_fakesnow.py"))
+    project = str(ROOT / "transform")
+    options = ["--target=snowflake", "--threads=1", "--exclude-resource-type=test", "--exclude-resource-type=unit_test"]
+    places = [
+        f"--project-dir={project}",
+        f"--profiles-dir={project}",
+        f"--target-path={folder}",
+        f"--log-path={folder}",
+    ]
+    done = subprocess.run(
+        [
+            *[str(programs("target-snowflake", *BESIDES) / "python"), program, str(folder / "databases")],
+            *["build", *options, *places],
+        ],
+        env={
+            **clean_environ(folder),
+            **{f"SNOWFLAKE_{name.upper()}": value for name, value in {**ACCOUNT, "role": "LOADER"}.items()},
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_models_build_on_tables_with_our_names_and_types(
+    simulate: StartSimulator, programs: Programs, tmp_path: Path
+) -> None:
     """In capitals, so that the same SQL serves; arrays and objects are VARIANT, times are UTC and without a zone."""
     loader, warehouse = connect(programs, tmp_path)
-    Pipeline(tmp_path, simulate(3), loader).run_whole()
+    simulator = simulate(Fleet(30, seed=1))
+    Pipeline(tmp_path, simulator, loader).run_whole()
     found: dict[str, dict[str, str]] = {}
     for row in warehouse.query(COLUMNS):
         found.setdefault(row["table_name"], {})[row["column_name"]] = row["data_type"]
@@ -83,4 +122,9 @@ def test_tables_have_our_names_and_types(simulate: StartSimulator, programs: Pro
     assert found == {
         table: {name.upper(): column_type(prop) for name, prop in schema["properties"].items()}
         for table, schema in streams.items()
+    }
+    build(programs, tmp_path)
+    known = warehouse.query("SELECT * FROM analytics.machine_compliance WHERE is_known")
+    assert {row["machine_id"]: row["missing_kbs"] for row in known} == {
+        machine_id: len(kbs) for machine_id, kbs in simulator.fleet.missing().items()
     }
