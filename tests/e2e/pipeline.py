@@ -108,6 +108,7 @@ class Run:
         status: The tap's exit status; negative: the signal that killed it.
         target_status: The target's.
         log: The tap's stderr.
+        target_log: The end of the target's.
         output: What the tap wrote.
         passed_on: Each STATE that the target passed on.
         asked: The machines asked for, in the order of arrival, each as often as it was.
@@ -119,6 +120,7 @@ class Run:
     status: int
     target_status: int
     log: str
+    target_log: str
     output: bytes
     passed_on: list[dict[str, Any]]
     asked: list[str]
@@ -202,6 +204,7 @@ class Pipeline:
                 status=tap.returncode,
                 target_status=target.returncode,
                 log=log.read(),
+                target_log=(self.folder / "target.log").read_text()[-2000:],
                 output=bytes(output),
                 passed_on=passed_on,
                 asked=[entry.machine_id for entry in entries if entry.machine_id],
@@ -213,7 +216,7 @@ class Pipeline:
     def run_whole(self) -> Run:
         """Run once; both ends have to be happy."""
         done = self.run()
-        assert (done.status, done.target_status) == (0, 0), f"{done.log}\n{self._target_log()}"
+        assert (done.status, done.target_status) == (0, 0), f"{done.log}\n{done.target_log}"
         return done
 
     def _start(self, stack: contextlib.ExitStack, log: int) -> list[subprocess.Popen[bytes]]:
@@ -275,9 +278,6 @@ class Pipeline:
 
     def _target_command(self) -> list[str]:
         return [*self.loader.command, "--config", self._write("target", self.loader.config)]
-
-    def _target_log(self) -> str:
-        return (self.folder / "target.log").read_text()[-2000:]
 
     def _write(self, name: str, document: Mapping[str, Any]) -> str:
         path = self.folder / f"{name}.json"

@@ -250,7 +250,7 @@ class Nights:
         self.pipeline.config = {"missing_kbs_source": source}
         self.pipeline.environ = environment_at(moment, self._impatient)
         run = self.pipeline.run(interrupt)
-        assert run.target_status == 0
+        assert run.target_status == 0, run.target_log
         assert run.status == (-signal.SIGKILL if run.interrupted else 0), run.log
         self.output += run.output[: run.output.rfind(b"\n") + 1]
         self.history.take(run, failing)
