@@ -272,7 +272,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing() -> None:
             assert process.stdout is not None
             assert any(line.startswith("Night 1") for line in process.stdout)
             process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=30)
+            stdout, stderr = process.communicate(timeout=120)
         assert (process.returncode, stderr) == (130, "")
         assert "all of it is gone" in stdout
         assert not left()
