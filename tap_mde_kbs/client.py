@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import ssl
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -27,11 +26,11 @@ from tap_mde_kbs.errors import (
     api_reason,
     certificate_error,
 )
-from tap_mde_kbs.governor import Governor
-from tap_mde_kbs.transport import GovernedAdapter, Session, path_of
+from tap_mde_kbs.governor import Governor, Stopped
+from tap_mde_kbs.transport import GovernedAdapter, Session, is_certificate_error, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from backoff.types import Details
     from singer_sdk.helpers.types import Context, RequestFunc
@@ -47,6 +46,12 @@ RETRIED = (
 )
 """What another try may mend. A 429 is not among them: the adapter waits it out."""
 
+BULK_LIMITS: Mapping[str, Sequence[tuple[int, float]]] = {
+    "/api/machines/SoftwareVulnerabilitiesExport": ((5, 60.0), (20, 3600.0)),
+    "/api/machines/SoftwareVulnerabilitiesByMachine": ((30, 60.0), (1000, 3600.0)),
+}
+"""The quotas of the calls that have one of their own: learn.microsoft.com, "Export software vulnerabilities"."""
+
 
 class Connection:
     """Cloud, session, governor and sign-in of one tap; made when first used, so that discovery needs no settings."""
@@ -55,6 +60,7 @@ class Connection:
         """Take the tap's settings, and where retries are told."""
         self._config = config
         self._log = log
+        self._out_of_time = False
         self.retries = 0
 
     @cached_property
@@ -83,6 +89,41 @@ class Connection:
         )
 
     @cached_property
+    def bulk_governors(self) -> Mapping[str, Governor]:
+        """Those of the calls that have quotas of their own, by path."""
+        return {path: Governor(limits) for path, limits in BULK_LIMITS.items()}
+
+    @property
+    def _governors(self) -> Sequence[Governor]:
+        return (self.governor, *self.bulk_governors.values())
+
+    @property
+    def calls(self) -> int:
+        """How many calls of the API went out."""
+        return sum(governor.calls for governor in self._governors)
+
+    @property
+    def throttled(self) -> int:
+        """How many of them were answered with 429."""
+        return sum(governor.throttled for governor in self._governors)
+
+    def stop(self) -> None:
+        """End the run: its time is over. Whoever waits for a quota is woken."""
+        self._out_of_time = True
+        for governor in self._governors:
+            governor.stop()
+
+    def go_on(self) -> None:
+        """Check, between two steps that wait for no quota, that the time is not over.
+
+        Raises:
+            Stopped: it is.
+        """
+        if self._out_of_time:
+            msg = "The time is over"
+            raise Stopped(msg)
+
+    @cached_property
     def sign_in(self) -> SignIn:
         """What puts the token on each call."""
         authority = Session(self.endpoints.authority_url, self.timeout)
@@ -95,6 +136,8 @@ class Connection:
         """The one session for the API."""
         session = Session(self.endpoints.api_url, self.timeout)
         session.mount(self.endpoints.api_url, GovernedAdapter(self.governor, self.parallel))
+        for path, governor in self.bulk_governors.items():
+            session.mount(f"{self.endpoints.api_url}{path}", GovernedAdapter(governor, 1))
         return session
 
 
@@ -117,7 +160,7 @@ class _Uncounted(metrics.Counter):
 
 
 class DefenderStream(RESTStream[Any]):
-    """Base of the streams: one call in, one JSON document of the documented shape out, or an error a person can use."""
+    """Base of the streams: one call in, an answer of the documented shape out, or an error a person can use."""
 
     allow_redirects = False
     permission: str
@@ -163,8 +206,8 @@ class DefenderStream(RESTStream[Any]):
         """False: the SDK writes them at the start, which deletes what is about to be written again."""
         return False
 
-    def ask(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The records of one call, each an object with an `id`.
+    def ask(self, context: Mapping[str, Any]) -> Any:
+        """What `read` makes of the answer to one call.
 
         Args:
             context: what the URL and the query are made of.
@@ -176,13 +219,25 @@ class DefenderStream(RESTStream[Any]):
             SignInError: no token.
         """
         try:
-            [records] = self.request_records(dict(context))
+            [content] = self.request_records(dict(context))
         except RETRIED as error:
             raise NoAnswerError(
                 self._told(error),
                 f"Tried {self.backoff_max_tries()} times. {API_REMEDIES['no answer'].advice}",
             ) from None
-        return records  # type: ignore[return-value] # parse_response yields the answer's records as one item
+        return content
+
+    def read(self, document: object, path: str) -> Any:
+        """What is of use in an answer: its records, each an object with an `id`.
+
+        Args:
+            document: the JSON of the answer.
+            path: what was asked, for messages.
+
+        Raises:
+            ApiError: it has another shape than documented.
+        """
+        return records_of(document, path, has_id=True)
 
     @override
     def get_new_paginator(self) -> BaseAPIPaginator[Any] | None:
@@ -191,7 +246,7 @@ class DefenderStream(RESTStream[Any]):
     @override
     def parse_response(self, response: requests.Response) -> Iterable[Any]:
         """Yield the whole answer as one item: the SDK logs a line for every answer without any."""
-        yield _records(response)
+        yield self._content(response)
 
     @override
     def validate_response(self, response: requests.Response) -> None:
@@ -209,7 +264,24 @@ class DefenderStream(RESTStream[Any]):
             error = ApiError if known else BadRequestError
             told = self.response_error_message(response)
             raise error(told, self.advice(status, told))
-        _records(response)
+        self._content(response)
+
+    def _content(self, response: requests.Response) -> Any:
+        """What `read` says, parsed and checked once and then kept with the response.
+
+        Raises:
+            RetriableAPIError: the body is not JSON: cut, or a gateway's page.
+            ApiError: it is JSON of another shape.
+        """
+        kept = vars(response)
+        if "content_read" not in kept:
+            try:
+                document = _parsed(response)
+            except ValueError:
+                msg = f"GET {path_of(response)} answered HTTP {response.status_code} with a body that is not JSON."
+                raise RetriableAPIError(msg, response) from None
+            kept["content_read"] = self.read(document, path_of(response))
+        return kept["content_read"]
 
     @override
     def response_error_message(self, response: requests.Response) -> str:
@@ -241,7 +313,7 @@ class DefenderStream(RESTStream[Any]):
                 max_tries=self.backoff_max_tries,
                 on_backoff=self.backoff_handler,
                 jitter=self.backoff_jitter,
-                giveup=_is_certificate_error,
+                giveup=is_certificate_error,
                 logger=None,
             )(func)
         return self._retrying
@@ -270,7 +342,7 @@ class DefenderStream(RESTStream[Any]):
             return str(error)
         if isinstance(error, requests.exceptions.Timeout):
             return f"{self.url_base} gave no answer within {self.timeout} s (request_timeout_seconds)."
-        if error is not None and _is_certificate_error(error):
+        if error is not None and is_certificate_error(error):
             return certificate_error(self.url_base, error)
         return f"The connection to {self.url_base} broke or could not be made ({type(error).__name__})."
 
@@ -288,44 +360,31 @@ def _parsed(response: requests.Response) -> Any:
         raise ValueError(msg) from None
 
 
-def _records(response: requests.Response) -> list[dict[str, Any]]:
-    """The objects in `value`, parsed and checked once and then kept with the response.
+def records_of(document: object, path: str, *, has_id: bool) -> list[dict[str, Any]]:
+    """The objects in `value`; with `has_id`, each has an id.
 
     Raises:
-        RetriableAPIError: the body is not JSON: cut, or a gateway's page.
-        ApiError: it is JSON of another shape.
+        ApiError: there are none such.
     """
-    kept = vars(response)
-    if "records" not in kept:
-        try:
-            document = _parsed(response)
-        except ValueError:
-            msg = f"GET {path_of(response)} answered HTTP {response.status_code} with a body that is not JSON."
-            raise RetriableAPIError(msg, response) from None
-        kept["records"] = _of_documented_shape(document, path_of(response))
-    return kept["records"]  # type: ignore[no-any-return] # vars() is of Any; put there just above
-
-
-def _of_documented_shape(document: object, path: str) -> list[dict[str, Any]]:
     records = document.get("value") if isinstance(document, dict) else None
     if not isinstance(records, list):
         fault = "there is no list `value` in it"
     elif not all(isinstance(record, dict) for record in records):
         fault = "an entry of `value` is no object"
-    elif not all(_is_id(record.get("id")) for record in records):
+    elif has_id and not all(_is_id(record.get("id")) for record in records):
         fault = "an entry of `value` has no id"
     else:
         return records
+    raise other_shape(document, path, fault)
+
+
+def other_shape(document: object, path: str, fault: str) -> ApiError:
+    """The error for an answer of another shape than documented."""
     reason = api_reason(document)
     msg = f"GET {path} answered with JSON of another shape than documented: {fault}{reason and f' ({reason})'}."
-    raise ApiError(msg, API_REMEDIES["shape"].advice)
+    return ApiError(msg, API_REMEDIES["shape"].advice)
 
 
 def _is_id(value: object) -> bool:
     """Whether it can be a record's id, and a segment of a URL's path."""
     return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip(" .") != ""
-
-
-def _is_certificate_error(error: BaseException) -> bool:
-    """Whether the server's certificate was refused: no retry mends that."""
-    return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from tap_mde_kbs import schemas
 from tap_mde_kbs.errors import TapError, missing_permission, printable
-from tap_mde_kbs.progress import duration
+from tap_mde_kbs.progress import duration, export_advice, export_seconds
+from tap_mde_kbs.settings import PER_MACHINE
 from tap_mde_kbs.streams import LARGEST_PAGE, ONBOARDED
+from tap_mde_kbs.vulnerabilities import require as require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Doctor:
-    """Checks sign-in, permissions and the two calls that the tap makes."""
+    """Checks sign-in, permissions and the calls that the tap makes."""
 
     def __init__(self, connection: Connection, machines: Machines, missing_kbs: MissingKbs) -> None:
         """Take what a run would use."""
@@ -57,6 +59,8 @@ class Doctor:
                 return
 
     def _settings(self) -> Line:
+        if self._missing_kbs.source != PER_MACHINE:
+            require_duckdb()
         endpoints = self._connection.endpoints
         return Line(ok=True, text=f"settings: API {endpoints.api_url}, scope {endpoints.token_scope}")
 
@@ -97,6 +101,8 @@ class Doctor:
         )
 
     def _kbs(self) -> Line:
+        if self._missing_kbs.source != PER_MACHINE:
+            return Line(ok=True, text=f"missing KBs: {self._missing_kbs.export.probe()}")
         if not self._onboarded:
             return Line(ok=None, text="missing KBs: no onboarded machine to ask")
         answered = self._missing_kbs.try_one(self._onboarded)
@@ -107,9 +113,12 @@ class Doctor:
 
     def _estimate(self) -> Line:
         count = len(self._onboarded)
+        if self._missing_kbs.source != PER_MACHINE:
+            more = " for the first page of machines" if self._more else ""
+            return Line(ok=True, text=f"an export takes about {duration(export_seconds(count))}{more}")
         seconds = self._connection.governor.seconds_for(count)
-        more = " for the first page of machines" if self._more else ""
-        return Line(ok=True, text=f"a sweep takes {duration(seconds)} by the quota{more}")
+        advice = export_advice(count, seconds, more=self._more)
+        return Line(ok=True, text=advice or f"a sweep takes {duration(seconds)} by the quota")
 
 
 def report(doctor: Doctor, write: Callable[[str], None], encoding: str) -> bool:

@@ -104,6 +104,11 @@ API_REMEDIES: Mapping[str, Remedy] = {
         "No answer of use after several tries: 5xx, a timeout, a broken connection, a body cut short.",
         "Check api_url, the network and its proxy (HTTPS_PROXY), and run again: it goes on from where it was.",
     ),
+    "export": Remedy(
+        "A file of the export is missing, cut or malformed, or its links are refused, again and again.",
+        "Run again later; let the storage host through the proxy, or set missing_kbs_source to export_json. "
+        "Nothing was deleted in the target.",
+    ),
     "certificate": Remedy(
         "The server's certificate was not accepted.",
         "Behind a proxy, or with a private CA, set REQUESTS_CA_BUNDLE to a file with its certificates.",

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 from typing import TYPE_CHECKING
 
-from singer_sdk.io_base import SingerWriter
+from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib import StateMessage
 from typing_extensions import override
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 HELD = {signal.SIGINT, signal.SIGTERM}
 SHORTEST_SECRET = 4
+SIGNATURE = re.compile(r"(?<=[?&]sig=)[^&\s\"']+", re.IGNORECASE)
+"""What makes the link to a file of an export as good as a password."""
+
 BOOKMARKED = ("machines", "missing_kbs")
 """The streams in STATE: a target's or Meltano's merge never finds a key left out, nor one too many."""
 
@@ -48,7 +52,7 @@ def hold_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
-class Writer(SingerWriter):
+class Writer(MsgSpecWriter):
     """Writes each message as one whole line."""
 
     @override
@@ -61,7 +65,10 @@ class Writer(SingerWriter):
 
 
 class Redaction(logging.Filter):
-    """Blanks the values of secret settings in whatever is logged, at any level, by whomever, in tracebacks too."""
+    """Blanks secrets in whatever is logged, at any level, by whomever, in tracebacks too.
+
+    They are the values of secret settings, and the signatures of links to files.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         """Take the values; very short ones would blank half of the log, and are no secrets."""
@@ -81,4 +88,4 @@ class Redaction(logging.Filter):
     def _blanked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "<secret>")
-        return text
+        return SIGNATURE.sub("<signature>", text)

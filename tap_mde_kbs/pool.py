@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tap_mde_kbs.governor import Stopped
+from tap_mde_kbs.output import signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +17,23 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+class Answer(NamedTuple):
+    """What a machine lacks: its rows, and the time of the answer."""
+
+    rows: list[dict[str, Any]]
+    checked_at: str
+
+
 class NotFound(Exception):  # noqa: N818 - an answer, if not a believed one
     """A machine that was listed answered 404."""
 
 
 class Unavailable(Exception):  # noqa: N818 - as the above
     """A machine gave no answer, its retries included; the text is the reason."""
+
+
+class NotInExport(Exception):  # noqa: N818 - as the above
+    """A machine that was listed is not in the export."""
 
 
 class Pool(Protocol[T_co]):
@@ -39,6 +51,7 @@ class Pool(Protocol[T_co]):
 
         Raises:
             NotFound: If the machine answered 404.
+            NotInExport: If the answers come from an export, and it is not there.
             Unavailable: If it gave no answer.
             Exception: Anything else ends the sweep, as `Stopped` does.
         """
@@ -47,7 +60,7 @@ class Pool(Protocol[T_co]):
 class Threads(Generic[T]):
     """The pool of a real run: daemon threads, started with the first machine.
 
-    A context manager, closed at its end.
+    They never get the signals that end a run. A context manager, closed at its end.
 
     Args:
         ask: Asks one machine; called in several threads.
@@ -74,7 +87,8 @@ class Threads(Generic[T]):
         if len(self._threads) < self.size:
             thread = threading.Thread(target=self._work, name="ask", daemon=True)
             self._threads.append(thread)
-            thread.start()
+            with signals_held():
+                thread.start()
 
     def result(self, machine_id: str) -> T:
         """Wait for a submitted machine's answer, and return it, or raise what asking raised.

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     import logging
 
     from tap_mde_kbs.client import Connection
-    from tap_mde_kbs.streams import Answer
+    from tap_mde_kbs.pool import Answer
     from tap_mde_kbs.sweep import Outcome, Sweep, Verdict
 
 SECONDS_BETWEEN_LINES = 10.0
 BAR_WIDTH = 30
+LONG_SWEEP_SECONDS = 8 * 3600.0
+EXPORT_SECONDS_A_MACHINE = 0.005
+"""With 200 records a machine, on two cores: `python -m tests.benchmarks.export`."""
+
 NAMED_MACHINES = 20
 """How many machines that failed are named in the log; STATE and the checks have all."""
 
@@ -31,16 +35,17 @@ class Progress:
     A context manager: a thread of its own tells, since a run may wait for the quota longer than a person likes.
     """
 
-    def __init__(self, connection: Connection, sweep: Sweep[Answer], log: logging.Logger) -> None:
-        """Take what there is to tell of."""
+    def __init__(self, connection: Connection, sweep: Sweep[Answer], log: logging.Logger, *, costs_calls: bool) -> None:
+        """Take what there is to tell of, and whether each machine costs a call."""
         self._connection = connection
         self._sweep = sweep
         self._log = log
         self._total = sweep.left
-        self._kinds = dict.fromkeys(("answered", "not_found", "failed", "skipped"), 0)
+        self._costs_calls = costs_calls
+        self._kinds = dict.fromkeys(("answered", "not_found", "failed", "skipped", "not_in_export"), 0)
         self._kbs = 0
         self._started = time.monotonic()
-        self._calls_before = connection.governor.calls
+        self._calls_before = connection.calls
         self._bar = sys.stderr.isatty()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_telling, name="progress", daemon=True)
@@ -65,12 +70,13 @@ class Progress:
             "resumed": "Sweep {v} goes on",
             "healing": "Sweep {v}: machines that failed are asked again",
         }[self._sweep.mode].format(v=self._sweep.version)
-        self._log.info(
-            "%s: %d machines to ask, %s by the quota.",
-            doing,
-            self._total,
-            duration(self._seconds_left()),
-        )
+        if not self._costs_calls:
+            self._log.info("%s: %d machines, out of the export.", doing, self._total)
+            return
+        seconds = self._seconds_left()
+        self._log.info("%s: %d machines to ask, %s by the quota.", doing, self._total, duration(seconds))
+        if advice := export_advice(self._total, seconds):
+            self._log.info("By the way, %s.", advice)
 
     def count(self, outcome: Outcome[Answer]) -> None:
         """Take note of an outcome that was written."""
@@ -81,18 +87,24 @@ class Progress:
 
     def end(self, told: str, verdict: Verdict) -> None:
         """Sum up: what became of the machines, what it cost, and whether the target deletes."""
-        governor = self._connection.governor
+        connection = self._connection
+        kinds = ", ".join(
+            f"{count} {kind.replace('_', ' ')}"
+            for kind, count in self._kinds.items()
+            if kind != "not_in_export" or not self._costs_calls
+        )
+        calls = f" {connection.calls - self._calls_before} calls" if self._costs_calls else " Written"
+        used = f" ({round(100 * connection.governor.used())} % of the quota used)" if self._costs_calls else ""
         self._log.info(
-            "Sweep %d: %d answered, %d not found, %d failed, %d skipped; %d missing KBs. %d calls in %s (%d %% of the "
-            "quota used), %d retries, throttled %d times.",
+            "Sweep %d: %s; %d missing KBs.%s in %s%s, %d retries, throttled %d times.",
             self._sweep.version,
-            *self._kinds.values(),
+            kinds,
             self._kbs,
-            governor.calls - self._calls_before,
+            calls,
             duration(time.monotonic() - self._started),
-            round(100 * governor.used()),
-            self._connection.retries,
-            governor.throttled,
+            used,
+            connection.retries,
+            connection.throttled,
         )
         level = self._log.info if verdict.activate else self._log.warning
         level("%s", told)
@@ -103,11 +115,12 @@ class Progress:
 
     def _tell(self) -> None:
         done = self._total - self._sweep.left
-        text = (
-            f"{done}/{self._total} machines, {self._kbs} KBs, "
-            f"{self._connection.governor.calls - self._calls_before} calls, {self._connection.retries} retries, "
-            f"{duration(self._seconds_left())} left"
-        )
+        text = f"{done}/{self._total} machines, {self._kbs} KBs"
+        if self._costs_calls:
+            text += (
+                f", {self._connection.calls - self._calls_before} calls, {self._connection.retries} retries, "
+                f"{duration(self._seconds_left())} left"
+            )
         if self._bar:
             filled = BAR_WIDTH * done // max(1, self._total)
             sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {text}")
@@ -117,6 +130,28 @@ class Progress:
 
     def _seconds_left(self) -> float:
         return self._connection.governor.seconds_for(self._sweep.left)
+
+
+def export_advice(machines: int, seconds: float, *, more: bool = False) -> str:
+    """What to say of a long sweep; nothing, unless an export is the better way.
+
+    Args:
+        machines: How many there are to ask.
+        seconds: How long that takes by the quota.
+        more: Whether there are more machines than those.
+    """
+    if seconds <= LONG_SWEEP_SECONDS and not more:
+        return ""
+    return (
+        f"a sweep of {machines}{' or more' if more else ''} machines takes {duration(seconds)} by the quota, "
+        f"an export about {duration(export_seconds(machines))}: consider missing_kbs_source: export, "
+        "which needs the permission Vulnerability.Read.All"
+    )
+
+
+def export_seconds(machines: int) -> float:
+    """Estimate how long an export of so many machines takes, with all its rows."""
+    return max(60.0, machines * EXPORT_SECONDS_A_MACHINE)
 
 
 def duration(seconds: float) -> str:

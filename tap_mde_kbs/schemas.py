@@ -221,6 +221,21 @@ kb_fields = Fields(
     },
 )
 
+# The same out of a vulnerability export, by what is grouped of it ("Export software vulnerabilities assessment").
+export_fields = Fields(
+    "export",
+    {
+        "id": text,
+        "name": text,
+        "productsNames": array(text),
+        "url": text,
+        "machineMissedOn": integer,
+        "cveAddressed": integer,
+        "osBuild": build_number,
+        "firstSeenAt": date_time,
+    },
+)
+
 _DATE_TIME_OF_LISTING = (
     "When the listing of this run began (UTC), the same for all: a machine below the newest has left."
 )
@@ -334,12 +349,12 @@ MISSING_KBS: dict[str, Any] = th.PropertiesList(
     th.Property(
         "first_seen_at",
         th.DateTimeType,
-        description="When it was first seen missing (UTC); null: not known.",
+        description="When it was first seen missing (UTC); from an export alone, else null.",
     ),
     th.Property(
         "checked_at",
         th.DateTimeType,
-        description="When the API answered (UTC); one for all rows of an answer.",
+        description="When the API answered, or the export was made (UTC); one for all rows of an answer.",
     ),
 ).to_dict()
 
@@ -354,12 +369,12 @@ MISSING_KBS_CHECKS: dict[str, Any] = th.PropertiesList(
     th.Property(
         "checked_at",
         th.DateTimeType,
-        description="When the outcome was known (UTC); the rows' of an answer.",
+        description="When the outcome was known, or the export was made (UTC); the rows' of an answer.",
     ),
     th.Property(
         "outcome",
         th.StringType,
-        description="answered, not_found, failed or skipped (not onboarded).",
+        description="answered, not_found, failed, skipped (not onboarded) or not_in_export.",
     ),
     th.Property(
         "missing_kbs",
@@ -370,5 +385,21 @@ MISSING_KBS_CHECKS: dict[str, Any] = th.PropertiesList(
         "missing_kb_ids",
         th.ArrayType(th.StringType),
         description="Their ids; null unless answered.",
+    ),
+).to_dict()
+
+KB_CVES: dict[str, Any] = th.PropertiesList(
+    th.Property("kb_id", th.StringType, required=True, description="The update: KB number without `KB`."),
+    th.Property("cve_id", th.StringType, required=True, description="A CVE that it closes."),
+    th.Property(
+        "severity",
+        th.StringType,
+        description="None, Low, Medium, High, Critical; the worst of all machines in the export.",
+    ),
+    th.Property("cvss_score", th.NumberType, description="CVSS score, 0 to 10; the highest."),
+    th.Property(
+        "exploitability_level",
+        th.StringType,
+        description="NoExploit, ExploitIsPublic, ExploitIsVerified, ExploitIsInKit; the worst.",
     ),
 ).to_dict()

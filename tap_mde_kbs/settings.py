@@ -71,6 +71,9 @@ CREDENTIAL_SETTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 DEFAULT_CREDENTIAL = "client_secret"
 
+PER_MACHINE, EXPORT, EXPORT_JSON = SOURCES = ("per_machine", "export", "export_json")
+"""Where the missing KBs come from: `missing_kbs_source`."""
+
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "tenant_id",
@@ -212,6 +215,17 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         description=(
             "Delete nothing in the target when the machines listed or answered are fewer than last time by more "
             "than this; a second run in a row that ends there is believed."
+        ),
+    ),
+    th.Property(
+        "missing_kbs_source",
+        th.StringType,
+        allowed_values=list(SOURCES),
+        default=PER_MACHINE,
+        title="Source of missing KBs",
+        description=(
+            "per_machine: a call for each machine. export: the vulnerability export, for large tenants; export_json: "
+            "the same by the page. Both need the permission Vulnerability.Read.All, and the extra tap-mde-kbs[export]."
         ),
     ),
     th.Property(

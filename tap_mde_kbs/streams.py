@@ -1,4 +1,4 @@
-"""The streams: `machines`, `missing_kbs` of each, and `missing_kbs_checks`, a row for every machine and sweep.
+"""The streams: `machines`, `missing_kbs` of each, `missing_kbs_checks` with a row for every sweep, and `kb_cves`.
 
 How they sit on singer-sdk 0.54: a parent starts its child once, by hand and in its tail, so that every
 stream has one SCHEMA and all machines come before the first KB. The SDK's underscored names that this
@@ -14,7 +14,8 @@ import time
 from datetime import datetime, timezone
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from singer_sdk.helpers.conform import TypeConformanceLevel
@@ -26,11 +27,13 @@ from tap_mde_kbs import schemas
 from tap_mde_kbs.bookmark import Bookmark
 from tap_mde_kbs.client import DefenderStream
 from tap_mde_kbs.errors import API_REMEDIES, BadRequestError, NoAnswerError, NotFoundError, TapError
+from tap_mde_kbs.export import PERMISSION, Export, FileSource, ListOfFiles, Pages, PageSource, Source, Taken
 from tap_mde_kbs.governor import Stopped
 from tap_mde_kbs.listing import walk
-from tap_mde_kbs.output import signals_held
-from tap_mde_kbs.pool import NotFound, Threads, Unavailable
+from tap_mde_kbs.pool import Answer, NotFound, Pool, Threads, Unavailable
 from tap_mde_kbs.progress import Progress
+from tap_mde_kbs.settings import EXPORT, PER_MACHINE
+from tap_mde_kbs.storage import Storage
 from tap_mde_kbs.sweep import ApiDown, Listed, Outcome, Sweep, Verdict, believe, sweeps
 
 if TYPE_CHECKING:
@@ -53,13 +56,6 @@ ONBOARDED = (None, "Onboarded")
 """The values of `onboarding_status` that count as onboarded; absent is not known to be otherwise."""
 
 
-class Answer(NamedTuple):
-    """What a machine lacks: its rows, and when the API answered."""
-
-    rows: list[dict[str, Any]]
-    checked_at: str
-
-
 def _is_not_the_sdks_unhandled_error(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("An unhandled error occurred while syncing")
 
@@ -68,17 +64,8 @@ def _now() -> str:
     return schemas.utc(datetime.now(timezone.utc))
 
 
-class _Threads(Threads[Answer]):
-    """A pool whose threads never get the signals that end a run."""
-
-    @override
-    def submit(self, machine_id: str) -> None:
-        with signals_held():
-            super().submit(machine_id)
-
-
 class TapStream(DefenderStream):
-    """What the three streams share: rows made to fit the schema, and the end of a version."""
+    """What the streams share: rows made to fit the schema, and the end of a version."""
 
     def __init__(self, tap: Tap, connection: Connection) -> None:
         """Keep a line out of the log that the SDK writes for every stream on the way of an error, without it."""
@@ -103,6 +90,15 @@ class TapStream(DefenderStream):
     def in_batches(self) -> bool:
         """Whether rows go to batch files: they carry no version, so nothing is ever activated."""
         return self.get_batch_config(self.config) is not None
+
+    def begin(self, version: int) -> None:
+        """Give what is written from now on a version; batch files carry none."""
+        self._stream_version = None if self.in_batches else version
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write a record from outside of the stream's own sync, if the stream is selected."""
+        if self.selected:
+            self._write_record_message(record)
 
     def activate(self, version: int) -> str:
         """Tell the target that rows of earlier versions are gone; returns what was done, as a sentence."""
@@ -136,6 +132,7 @@ class Machines(TapStream):
         """Begin with no machine listed."""
         super().__init__(tap, connection)
         self.listed: dict[str, Listed] = {}
+        self.seen: set[str] = set()
         self.believed = True
 
     @override
@@ -143,9 +140,9 @@ class Machines(TapStream):
         """List the machines; when the last is out, activate them and start the sweep."""
         bookmark = self.stream_state
         version = max(int(time.time()), bookmark["version"] + 1)
-        self._stream_version = None if self.in_batches else version
+        self.begin(version)
         listed_at = _now()
-        seen: set[str] = set()
+        seen = self.seen
         last = bookmark["listed"]
         try:
             yield from self._list(seen, listed_at)
@@ -236,7 +233,6 @@ class MissingKbs(TapStream):
     path = "/api/machines/{machine_id}/getmissingkbs"
     primary_keys = ("machine_id", "id")
     schema = schemas.MISSING_KBS
-    permission = "Software.Read.All"
     parent_stream_type = Machines
     state_partitioning_keys = ()
 
@@ -247,15 +243,71 @@ class MissingKbs(TapStream):
         self._sweep: Sweep[Answer] | None = None
         self._saved_at = 0.0
 
+    @property
+    def source(self) -> str:
+        """Where the missing KBs come from: the setting `missing_kbs_source`."""
+        return str(self.config["missing_kbs_source"])
+
+    @property
+    def permission(self) -> str:  # type: ignore[override] # it depends on a setting here
+        """The application permission that the calls need."""
+        return "Software.Read.All" if self.source == PER_MACHINE else PERMISSION
+
+    @cached_property
+    def export(self) -> Export:
+        """What reads an export."""
+        connection, log = self.connection, self.logger
+        source: Source
+        if self.source == EXPORT:
+            storage = Storage(connection.timeout, self.config["user_agent"])
+            source = FileSource(ListOfFiles(self._tap, connection), connection, storage, log)
+        else:
+            source = PageSource(Pages(self._tap, connection), connection, log)
+        return Export(source, connection, log, self.unlisted)
+
     @override
     def get_records(self, context: Context | None) -> Iterator[dict[str, Any]]:
-        """Sweep over the listed machines; see `sweep`."""
+        """Sweep over the listed machines; see `sweep`, and `export` for where the answers may come from."""
         self._sync_children({})
         if self.in_batches:
             self.logger.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
-        with _Threads(self._answer, self.connection.parallel, self._save_when_due) as pool:
-            for sweep in self._sweeps(pool):
-                yield from self._run(sweep)
+        if self.source == PER_MACHINE:
+            with Threads(self._answer, self.connection.parallel, self._save_when_due) as pool:
+                for sweep in self._sweeps(pool, ""):
+                    yield from self._run(sweep, pool)
+        else:
+            yield from self._take_export()
+
+    def _take_export(self) -> Iterator[dict[str, Any]]:
+        """Sweep over the listed machines by a new export, if there is one."""
+        try:
+            with self.export.taken(self._is_due) as taken:
+                if taken is None:
+                    return
+                taken.report(self._machines.seen, self.logger)
+                # One sweep at most: another would only read the same again.
+                for sweep in islice(self._sweeps(taken, taken.generated_at), 1):
+                    yield from self._run(sweep, taken)
+        except Stopped:
+            self.logger.warning("time_limit_minutes is over before the export was read: the next run begins anew.")
+
+    def _is_due(self, generated_at: str) -> bool:
+        """Whether an export is newer than what was written last, or as old and not wholly written."""
+        bookmark = Bookmark.from_dict(self.stream_state["sweep"])
+        last = bookmark.source_time or ""
+        if generated_at > last or (generated_at == last and not bookmark.finished):
+            self.log(
+                "Export of %s. It differs from what each machine answers: it is up to six hours old, updates without a "
+                "CVE are not in it, os_build is null, first_seen_at is filled, machine_missed_on counts its machines.",
+                generated_at,
+            )
+            return True
+        self.log(
+            "The export of %s is not newer than what was loaded last (%s): nothing to do. One is made every six hours.",
+            generated_at,
+            last,
+        )
+        return False
 
     def save(self) -> None:
         """Write a STATE as of the last machine that is wholly out; not where batch files are still to be written."""
@@ -270,26 +322,29 @@ class MissingKbs(TapStream):
         if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
             self.save()
 
-    def _sweeps(self, pool: Threads[Answer]) -> Iterator[Sweep[Answer]]:
+    def _sweeps(self, pool: Pool[Answer], made_at: str) -> Iterator[Sweep[Answer]]:
         return sweeps(
             Bookmark.from_dict(self.stream_state["sweep"]),
             self._machines.listed.values(),
-            scope=self._scope,
+            scope=self._scope(made_at),
             pool=pool,
             listing_believed=self._machines.believed,
             max_shrink_percent=float(self.config["max_shrink_percent"]),
         )
 
-    def _run(self, sweep: Sweep[Answer]) -> Iterator[dict[str, Any]]:
+    def _run(self, sweep: Sweep[Answer], pool: Pool[Answer]) -> Iterator[dict[str, Any]]:
         self._sweep = sweep
-        self._stream_version = None if self.in_batches else sweep.version
-        progress = Progress(self.connection, sweep, self.logger)
+        self.begin(sweep.version)
+        taken = pool if isinstance(pool, Taken) else None
+        progress = Progress(self.connection, sweep, self.logger, costs_calls=taken is None)
         try:
             with progress:
                 self.save()
+                if taken:
+                    self._write_cves(taken, sweep.version)
                 for outcome in sweep.outcomes():  # all before this one are written, and counted in the bookmark
                     self._save_when_due()
-                    yield from self._write(outcome, sweep)
+                    yield from self._write(outcome, sweep, taken.generated_at if taken else None)
                     progress.count(outcome)
         except ApiDown as error:
             msg = f"The API is down: {error}. Nothing was deleted; the next run goes on from here."
@@ -303,26 +358,40 @@ class MissingKbs(TapStream):
         if sweep.verdict:
             self._end(sweep, sweep.verdict, progress)
 
-    def _write(self, outcome: Outcome[Answer], sweep: Sweep[Answer]) -> Iterator[dict[str, Any]]:
+    def _write(self, outcome: Outcome[Answer], sweep: Sweep[Answer], made_at: str | None) -> Iterator[dict[str, Any]]:
+        """Write a machine's rows, and its check, as of when it answered or the export was made."""
         answer = outcome.answer
         if answer:
             yield from answer.rows
-            sweep.bookmark.source_time = max(sweep.bookmark.source_time or "", answer.checked_at)
-        for checks in self.child_streams:
-            if checks.selected:
-                checks._write_record_message(  # noqa: SLF001 - see the module's docstring
-                    {
-                        "machine_id": outcome.machine_id,
-                        "sweep": sweep.version,
-                        "checked_at": answer.checked_at if answer else _now(),
-                        "outcome": outcome.kind,
-                        "missing_kbs": len(answer.rows) if answer else None,
-                        "missing_kb_ids": [row["id"] for row in answer.rows] if answer else None,
-                    }
-                )
+        checked_at = answer.checked_at if answer else made_at or _now()
+        if answer or made_at:
+            sweep.bookmark.source_time = max(sweep.bookmark.source_time or "", checked_at)
+        self._child(MissingKbsChecks).write(
+            {
+                "machine_id": outcome.machine_id,
+                "sweep": sweep.version,
+                "checked_at": checked_at,
+                "outcome": outcome.kind,
+                "missing_kbs": len(answer.rows) if answer else None,
+                "missing_kb_ids": [row["id"] for row in answer.rows] if answer else None,
+            }
+        )
+
+    def _write_cves(self, taken: Taken, version: int) -> None:
+        """Write all of them before the first machine: a run that goes on writes them again."""
+        cves = self._child(KbCves)
+        cves.begin(version)
+        for record in taken.kb_cves():
+            cves.write(record)
+
+    def _child(self, kind: type[TapStream]) -> TapStream:
+        return next(child for child in self.child_streams if isinstance(child, kind))
 
     def _end(self, sweep: Sweep[Answer], verdict: Verdict, progress: Progress) -> None:
-        told = self.activate(sweep.version) if verdict.activate else f"{self.name}: not activated. {verdict.reason}"
+        told = f"{self.name}: not activated. {verdict.reason}"
+        if verdict.activate:
+            streams = [self, *(child for child in self.child_streams if isinstance(child, KbCves))]
+            told = " ".join(stream.activate(sweep.version) for stream in streams)
         self.save()
         progress.end(told, verdict)
         if verdict.fails:
@@ -340,7 +409,8 @@ class MissingKbs(TapStream):
 
     def _ask_machine(self, machine_id: str) -> list[dict[str, Any]]:
         """One machine's missing KBs as the API has them; its id may hold anything that a URL may not."""
-        return self.ask({"machine_id": quote(machine_id, safe="")})
+        records: list[dict[str, Any]] = self.ask({"machine_id": quote(machine_id, safe="")})
+        return records
 
     def _answer(self, machine_id: str) -> Answer:
         """Ask for the missing KBs of a machine; called in the pool's threads.
@@ -368,13 +438,16 @@ class MissingKbs(TapStream):
         """Few: the sweep asks again later, and more patiently."""
         return 3
 
-    @property
-    def _scope(self) -> str:
-        """A hash of all that decides which machines are asked; another one means another sweep."""
+    def _scope(self, made_at: str) -> str:
+        """A hash of all that decides which machines are asked, and of what; another one means another sweep.
+
+        Args:
+            made_at: When the export was made that is asked; empty if each machine is.
+        """
         decides = [
             self.config["tenant_id"],
             self.connection.endpoints.api_url,
-            "per_machine",
+            self.source + made_at,
             self.config.get("machines_filter") or None,
             self.config["include_not_onboarded"],
             _filters_of(self._machines.name, self.config.get("stream_maps") or {}),
@@ -382,20 +455,33 @@ class MissingKbs(TapStream):
         return hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
 
 
-class MissingKbsChecks(TapStream):
+class ChildOfMissingKbs(TapStream):
+    """A stream without a sync of its own: `MissingKbs` writes its records when their time has come."""
+
+    parent_stream_type = MissingKbs
+    state_partitioning_keys = ()
+    permission = ""  # it makes no call
+
+    @override
+    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
+        """Nothing; but the SDK writes its SCHEMA."""
+        return ()
+
+
+class MissingKbsChecks(ChildOfMissingKbs):
     """What became of each machine in each sweep: the history of what was missing since when."""
 
     name = "missing_kbs_checks"
     primary_keys = ("machine_id", "sweep")
     schema = schemas.MISSING_KBS_CHECKS
-    permission = MissingKbs.permission
-    parent_stream_type = MissingKbs
-    state_partitioning_keys = ()
 
-    @override
-    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
-        """Nothing of its own: `MissingKbs` writes a check when the machine's last KB is out."""
-        return ()
+
+class KbCves(ChildOfMissingKbs):
+    """Which CVEs an update closes, and how bad they are; from an export alone."""
+
+    name = "kb_cves"
+    primary_keys = ("kb_id", "cve_id")
+    schema = schemas.KB_CVES
 
 
 def _filters_of(stream: str, stream_maps: Mapping[str, Any]) -> list[str]:

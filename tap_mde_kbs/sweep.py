@@ -45,14 +45,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 from tap_mde_kbs.bookmark import Bookmark
-from tap_mde_kbs.pool import NotFound, Pool, Unavailable
+from tap_mde_kbs.pool import NotFound, NotInExport, Pool, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
-Kind = Literal["answered", "not_found", "failed", "skipped"]
+Kind = Literal["answered", "not_found", "failed", "skipped", "not_in_export"]
+DEFERRED = ("not_found", "failed")
+"""What is not believed at once: the machine is asked again."""
+
 Mode = Literal["new", "resumed", "healing"]
 
 
@@ -108,7 +111,7 @@ class Outcome(Generic[T]):
 
     Attributes:
         machine_id: The machine's id.
-        kind: answered, not_found, failed or skipped.
+        kind: answered, not_found, failed, skipped or not_in_export.
         answer: What asking returned; None unless answered.
         reason: Why there is no answer; None unless failed.
     """
@@ -205,7 +208,7 @@ class Sweep(Generic[T]):
         before_silence = bookmark.after
         for outcome in self._ask(self._ahead):
             machine_id = outcome.machine_id
-            deferred = outcome.kind in {"not_found", "failed"}
+            deferred = outcome.kind in DEFERRED
             if deferred:
                 bookmark.deferred.append(machine_id)
             else:
@@ -240,7 +243,7 @@ class Sweep(Generic[T]):
             for outcome in self._ask(waiting):
                 if outcome.kind == "failed":
                     reasons[outcome.machine_id] = outcome.reason
-                if outcome.kind in {"answered", "skipped"} or not tries_left:
+                if outcome.kind not in DEFERRED or not tries_left:
                     yield from self._settle(outcome, reasons)
                 else:
                     unsettled.append(outcome.machine_id)
@@ -296,6 +299,8 @@ class Sweep(Generic[T]):
             answer = self._pool.result(machine_id)
         except NotFound:
             return Outcome(machine_id, "not_found")
+        except NotInExport:
+            return Outcome(machine_id, "not_in_export")
         except Unavailable as error:
             return Outcome(machine_id, "failed", reason=str(error))
         return Outcome(machine_id, "answered", answer)

@@ -26,7 +26,8 @@ from tap_mde_kbs.client import Connection
 from tap_mde_kbs.doctor import Doctor, Line, report
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, missing_permission, printable
 from tap_mde_kbs.output import Redaction, Writer, hold_signals, signals_held
-from tap_mde_kbs.streams import Machines, MissingKbs, MissingKbsChecks
+from tap_mde_kbs.streams import KbCves, Machines, MissingKbs, MissingKbsChecks
+from tap_mde_kbs.vulnerabilities import require as require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,11 +67,11 @@ class TapMdeKbs(Tap):
     @override
     def discover_streams(self) -> Sequence[Stream]:
         machines = Machines(self, self.connection)
-        return [
-            machines,
-            MissingKbs(self, self.connection, machines),
-            MissingKbsChecks(self, self.connection),
-        ]
+        missing_kbs = MissingKbs(self, self.connection, machines)
+        streams = [machines, missing_kbs, MissingKbsChecks(self, self.connection)]
+        if missing_kbs.source != settings.PER_MACHINE:
+            streams.append(KbCves(self, self.connection))
+        return streams
 
     @override
     def setup_mapper(self) -> None:
@@ -104,7 +105,7 @@ class TapMdeKbs(Tap):
         """Sync everything, within the time limit; whatever ends it, the last STATE is written."""
         limit = self.config.get("time_limit_minutes")
         if limit:
-            timer = threading.Timer(float(limit) * 60, self.connection.governor.stop)
+            timer = threading.Timer(float(limit) * 60, self.connection.stop)
             timer.daemon = True
             with signals_held():
                 timer.start()
@@ -131,9 +132,11 @@ class TapMdeKbs(Tap):
         `meltano config test` passes at the first RECORD, and would never see it.
         """
         asked = any(stream.selected for name, stream in self.streams.items() if name != Machines.name)
+        if asked and self._missing_kbs.source != settings.PER_MACHINE:
+            require_duckdb()
         if asked or self.streams[Machines.name].selected:
             roles = self.connection.sign_in.roles()
-            for needed in (Machines.permission, *((MissingKbs.permission,) if asked else ())):
+            for needed in (Machines.permission, *((self._missing_kbs.permission,) if asked else ())):
                 if roles is not None and (error := missing_permission(needed, roles)):
                     raise error
 
@@ -283,7 +286,7 @@ def _with_keys(catalog: dict[str, Any]) -> dict[str, Any]:
     return catalog
 
 
-KEYS = {stream.name: [*stream.primary_keys] for stream in (Machines, MissingKbs, MissingKbsChecks)}
+KEYS = {stream.name: [*stream.primary_keys] for stream in (Machines, MissingKbs, MissingKbsChecks, KbCves)}
 FILE_CHECKS = {"state": _state_fault, "catalog": _catalog_fault}
 ADVICE = {
     "config": "It is one JSON object of settings; `tap-mde-kbs --about` lists them.",

@@ -6,6 +6,7 @@ Knows the governor, and nothing of streams, tokens or what an answer means.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from datetime import datetime, timezone
@@ -152,13 +153,18 @@ class Session(requests.Session):
     @override
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", self._timeout)
-        kwargs.setdefault("allow_redirects", False)
+        kwargs["allow_redirects"] = False  # not a default: requests' own `get` asks for them
         return super().request(method, url, *args, **kwargs)
 
 
 def path_of(response: requests.Response) -> str:
     """The path that was asked, for messages."""
     return printable((response.request.path_url or "").partition("?")[0], 160)
+
+
+def is_certificate_error(error: BaseException) -> bool:
+    """Whether the server's certificate was refused: no retry mends that."""
+    return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)
 
 
 def _body(response: requests.Response) -> bytes:

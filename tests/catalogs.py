@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 STREAMS = ("machines", "missing_kbs", "missing_kbs_checks")
 
 
-def discovered() -> dict[str, Any]:
-    """What `--discover` prints."""
-    return deepcopy(TapMdeKbs(config={}, validate_config=False, setup_mapper=False).catalog_dict)
+def discovered(source: str = "per_machine") -> dict[str, Any]:
+    """What `--discover` prints, with this source of missing KBs."""
+    tap = TapMdeKbs(config={"missing_kbs_source": source}, validate_config=False, setup_mapper=False)
+    return deepcopy(tap.catalog_dict)
 
 
-def selecting(*streams: str, without: Collection[tuple[str, str]] = ()) -> dict[str, Any]:
+def selecting(*streams: str, without: Collection[tuple[str, str]] = (), source: str = "per_machine") -> dict[str, Any]:
     """That catalog with these streams selected.
 
     Args:
         streams: the names; the others are deselected.
         without: pairs of a stream and a property that is deselected.
+        source: of missing KBs; it decides which streams there are.
     """
-    catalog = discovered()
+    catalog = discovered(source)
     for entry in catalog["streams"]:
         for item in entry["metadata"]:
             match item["breadcrumb"]:

@@ -25,6 +25,11 @@ STREAMS = {
         "What became of each machine in each sweep, written right after its KBs; nothing ever deletes a row.",
         schemas.MISSING_KBS_CHECKS,
     ),
+    "kb_cves": (
+        "`kb_id`, `cve_id`",
+        "Which CVEs an update closes, and how bad they are: only where missing_kbs_source is an export.",
+        schemas.KB_CVES,
+    ),
 }
 
 

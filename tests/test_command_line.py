@@ -125,6 +125,7 @@ def expected_defaults() -> dict[str, Any]:
         "max_parallel_requests": 4,
         "request_timeout_seconds": 60,
         "max_shrink_percent": 5,
+        "missing_kbs_source": "per_machine",
         "emit_activate_version_messages": True,
     }
 

@@ -17,13 +17,15 @@ from tap_mde_kbs.simulator.fleet import Fleet
 from tap_mde_kbs.simulator.identity import BEARER_FORMS, ROLES
 from tap_mde_kbs.simulator.managed import KINDS as HOSTS
 from tap_mde_kbs.simulator.odata import MAXIMUM
-from tap_mde_kbs.simulator.quota import DOCUMENTED, Quota
+from tap_mde_kbs.simulator.quota import DOCUMENTED, EXPORT, EXPORT_JSON, Quota
+from tap_mde_kbs.simulator.records import ExportShape
 from tap_mde_kbs.simulator.simulator import AUTH_METHODS, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MOST_MACHINES, LAST_PORT, LAST_NIGHT = 100_000, 65_535, 3_650
+MOST_RECORDS, MOST_FILES = 10_000, 1_000
 YEAR = 365 * 86_400.0
 
 
@@ -75,7 +77,7 @@ def fault(text: str) -> Fault:
 def parser() -> Parser:
     """All options."""
     (per_minute, _), (per_hour, _) = DOCUMENTED
-    kinds = "\n".join(f"  {kind:17} {what}" for kind, (_, what) in KINDS.items())
+    kinds = "\n".join(f"  {kind:22} {what}" for kind, (_, what) in KINDS.items())
     made = Parser(
         prog="mde-simulator",
         description="A Microsoft Defender for Endpoint tenant on loopback, until Ctrl-C.",
@@ -95,6 +97,12 @@ def parser() -> Parser:
     add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N")
     add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N")
     add("--no-quota", action="store_true")
+    add("--export-records", type=whole(0, MOST_RECORDS), default=0, metavar="N",
+        help="records of the vulnerability export for each device, at least")  # fmt: skip
+    add("--export-files", type=whole(1, MOST_FILES), default=3, metavar="N")
+    add("--export-width", type=whole(0, MOST_RECORDS), default=1000, metavar="BYTES",
+        help="of a record, about; below 950 fields are left out, but none that missing KBs follow from")  # fmt: skip
+    add("--export-now", action="store_true", help="write the export's files before `# ready`, not when asked for")
     add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer")
     add("--token-life", type=decimal(YEAR), default=3599.0, metavar="SECONDS")
     add("--page-size", type=whole(1, MAXIMUM), default=MAXIMUM, metavar="N",
@@ -122,6 +130,9 @@ def simulator(options: argparse.Namespace) -> Simulator:
     return Simulator(
         fleet,
         quota=None if options.no_quota else Quota(limits),
+        export_shape=ExportShape(options.export_records, options.export_files, options.export_width),
+        export_quota=None if options.no_quota else Quota(EXPORT),
+        export_json_quota=None if options.no_quota else Quota(EXPORT_JSON),
         faults=options.fault,
         latency=options.latency,
         token_life=options.token_life,
@@ -173,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"mde-simulator: cannot use the certificate {options.certificate}: {reason}\n")
         return 1
     try:
+        if options.export_now:
+            tenant.exports.build()
         quoted = {name: text.replace("'", "'\\''") for name, text in variables.items()}
         say(
             *(f"export {name}='{text}'" for name, text in quoted.items()),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 API, LIST, KBS, LOGIN = "/api/*", "/api/machines", "/api/machines/*/getmissingkbs", "*/token"
+#: The calls for whole exports, and where their files are on the storage host.
+EXPORT, EXPORT_JSON = "/api/machines/SoftwareVulnerabilitiesExport", "/api/machines/SoftwareVulnerabilitiesByMachine"
+STORAGE = "/tvm-export/"
+FILE = f"{STORAGE}*"
 #: The authority's description of itself, which MSAL asks for first.
 DISCOVERY = "*/.well-known/openid-configuration"
 #: Every kind of fault: where it strikes unless told otherwise, and what it is.
@@ -55,17 +59,32 @@ KINDS: dict[str, tuple[str, str]] = {
     "control_names": (API, "control characters in the names of machines and KBs"),
     "echo": (API, "400, or `status`, whose message repeats the request, secrets and all"),
     "foreign_link": (LIST, "a next link to `text`, another host"),
+    "export_new": (EXPORT, "a snapshot is made just before the answer, so that the next list has other files"),
+    "export_late": (FILE, "404 for a file that exists, twice for each; then the file"),
+    "export_not_yet": (FILE, "the same for `seconds` after the list"),
+    "export_expired": (FILE, "403 `Signature not valid`, whatever the link says"),
+    "export_storage_down": (FILE, "503 from the storage host"),
+    "export_empty": (FILE, "200 with no bytes"),
+    "export_nothing": (FILE, "a gzip of nothing"),
+    "export_cut": (FILE, "the connection ends in the middle of the file"),
+    "export_truncated": (FILE, "half of the file, with a Content-Length that says so"),
+    "export_corrupt": (FILE, "the checksum of the gzip is wrong"),
+    "export_malformed": (FILE, "a line in the middle is no JSON, or is `text`"),
+    "export_multiline": (FILE, "objects over several lines each"),
+    "export_camel": (FILE, "camelCase and nulls, as in the JSON answer"),
+    "foreign_skiptoken_link": (EXPORT_JSON, "a next link to `text`, another host"),
+    "endless_skiptoken": (EXPORT_JSON, "a next link that leads to the same page again"),
     "sign_in": (LOGIN, "Entra ID's error `code`"),
     "sign_in_down": ("*", "503 from the whole sign-in service; path=*/token: for tokens alone"),
     "sign_in_throttled": (LOGIN, "429 from the sign-in service; Retry-After is `seconds`"),
     "sign_in_html": (LOGIN, "200 with an HTML page, as a portal in between shows it"),
 }
-#: Kinds that never strike the API, whatever the path.
+#: Kinds that never strike the API or the storage host, whatever the path.
 SIGN_IN = ("sign_in", "sign_in_down", "sign_in_throttled", "sign_in_html")
 #: Kinds that strike each machine for itself, with how often.
-EACH = {"flapping": 2}
+EACH = {"flapping": 2, "export_late": 2}
 #: Kinds that strike once unless told otherwise.
-ONCE = ("revoked", "leaving")
+ONCE = ("revoked", "leaving", "export_new")
 #: Kinds that strike only on a list's second page and on.
 WALKING = ("leaving", "duplicate")
 RETRY_AFTER_FORMS = ("seconds", "date", "absent")
@@ -80,16 +99,17 @@ class Fault:
         path: A pattern for the request's decoded path, with `*`; by default the kind's own.
         machine: Only calls about this machine.
         method: Only calls with this method.
-        times: It strikes so often; None: for ever. (`flapping`: twice for each path;
-            `revoked` and `leaving`: once.)
+        times: It strikes so often; None: for ever. (`flapping` and `export_late`: twice for each path;
+            `revoked`, `leaving` and `export_new`: once.)
         after: So many matching requests pass first.
         chance: The share of matching requests that it strikes; of paths, with `each`.
         each: Count `times` and `after`, and draw the chance, for each path by itself.
-        seconds: How long `slow` waits, or `drip` before each byte, or what Retry-After says.
+        seconds: How long `slow` waits, or `drip` before each byte, or `export_not_yet` lasts, or what
+            Retry-After says.
         retry_after: How the 429s and `sign_in_down` say it: "seconds", "date" or "absent".
         code: The AADSTS number of `sign_in`, and of errors with a hostile text at the sign-in.
         status: Another status than the kind's own.
-        text: For `redirect` and `foreign_link` where to; for `control_…` the characters; the body of
+        text: For `redirect` and the foreign links where to; for `control_…` the characters; the body of
             `html` and `garbage`, the message of others.
         size: How large the large kinds are: bytes, or levels; 0: the kind's own.
     """
@@ -122,7 +142,7 @@ class Fault:
 
     def concerns(self, method: str, path: str, machine_id: str | None) -> bool:
         """Whether it is about such a request at all."""
-        if self.kind in SIGN_IN and path.lower().startswith("/api/"):
+        if self.kind in SIGN_IN and path.lower().startswith(("/api/", STORAGE)):
             return False
         return (
             fnmatchcase(path.lower(), (self.path or KINDS[self.kind][0]).lower())

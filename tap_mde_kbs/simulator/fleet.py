@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 from tap_mde_kbs.simulator.catalogue import Catalogue, Record, Update, dice
-from tap_mde_kbs.simulator.devices import Device, describe, make_device
+from tap_mde_kbs.simulator.devices import RETENTION, Device, describe, make_device
+from tap_mde_kbs.simulator.picture import Assessed, Content, Kb, Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 START = date(2026, 1, 5)
 #: The time of day at which a night's run finds the fleet.
@@ -29,6 +32,9 @@ ARRIVALS = 0.001
 DUPLICATE_DISTANCE = 25
 #: Devices added by hand are numbered from here.
 BY_HAND = 10_000_000
+#: A device that left, or may no longer be seen, is in pictures for so many days more; and of the
+#: discovered Windows devices one in so many is.
+LINGERS, DISCOVERED = 2, 4
 T = TypeVar("T")
 #: What was done by hand, with the day, oldest first.
 History = list[tuple[int, T]]
@@ -82,6 +88,7 @@ class Fleet:
         self._shown: dict[str, History[bool]] = {}
         self._repeated: set[str] = set()
         self._cache: dict[tuple[object, ...], object] = {}
+        self._pictures: WeakSet[Picture] = WeakSet()
         self._arrive()
 
     # Time
@@ -96,10 +103,9 @@ class Fleet:
         if days < 0:
             message = "Time passes forwards only."
             raise ValueError(message)
-        with self._lock:
+        with self._changing():
             self.day += days
             self._arrive()
-            self._touch()
 
     pass_nights = pass_days
 
@@ -218,6 +224,17 @@ class Fleet:
             exposed = sum(any(product in update.products for update in self._missing(id_, self.day)) for id_ in having)
             return exposed, len(having)
 
+    def picture(self) -> Picture:
+        """What vulnerability management knows now; later changes do not change it.
+
+        In it are the onboarded machines that are listed, those gone for less than `LINGERS` days, and
+        one in `DISCOVERED` of the discovered ones.
+        """
+        with self._lock:
+            picture = Picture(self._look, self._lock)
+            self._pictures.add(picture)
+            return picture
+
     # What a test does by hand
 
     def install(self, machine_id: str, kb_id: str) -> None:
@@ -230,16 +247,15 @@ class Fleet:
 
     def remove(self, machine_id: str) -> None:
         """The machine leaves today, for good."""
-        with self._lock:
+        with self._changing():
             device = replace(self._by_id[machine_id], left=self.day)
             self._by_id[machine_id] = device
             for devices in (self._devices, self._added):
                 devices[:] = [device if old.id == machine_id else old for old in devices]
-            self._touch()
 
     def add(self, **fields: object) -> str:
         """A machine comes today, plain but for `fields` (in the API's names). Its id is given."""
-        with self._lock:
+        with self._changing():
             made = make_device(self.seed, BY_HAND + len(self._added), self.day, 0.0)
             device = replace(made, id=str(fields.get("id", made.id)), quiet=None)
             if device.id in self._by_id:
@@ -252,21 +268,18 @@ class Fleet:
 
     def change(self, machine_id: str, **fields: object) -> None:
         """Set properties of a machine, documented or not, from today on."""
-        with self._lock:
+        with self._changing():
             self._changes.setdefault(self._by_id[machine_id].id, []).append((self.day, fields))
-            self._touch()
 
     def change_kb(self, kb_id: str, **fields: object) -> None:
         """Set properties of an update as it is served."""
-        with self._lock:
+        with self._changing():
             self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
-            self._touch()
 
     def repeat(self, machine_id: str) -> None:
         """The listing has this machine twice in a row, and the rest one place later."""
-        with self._lock:
+        with self._changing():
             self._repeated.add(self._by_id[machine_id].id)
-            self._touch()
 
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""
@@ -286,9 +299,16 @@ class Fleet:
             raise ValueError(message)
         return day
 
-    def _touch(self) -> None:
-        self.version += 1
-        self._cache.clear()
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Something changes: pictures that nobody looked at are taken just before."""
+        with self._lock:
+            for picture in list(self._pictures):
+                picture.take()
+            self._pictures.clear()
+            yield
+            self.version += 1
+            self._cache.clear()
 
     def _is_listed(self, device: Device, day: int) -> bool:
         return device.present(day) and latest(self._shown.get(device.id), day) is not False
@@ -326,19 +346,71 @@ class Fleet:
     def _row(self, update: Update, missed_on: int) -> Record:
         return update.row(missed_on) | deepcopy(self._kb_changes.get(update.id, {}))
 
+    def _look(self) -> Content:
+        devices, kbs = [], dict[str, Kb]()
+        for device in (*self._devices, *self._added):
+            if self._is_assessed(device):
+                missing = self._missing(device.id, self.day)
+                kbs |= {update.id: self._kb(update) for update in missing if update.id not in kbs}
+                devices.append(self._assessed(device, missing))
+        return Content(self.now, tuple(devices), kbs)
+
+    def _is_assessed(self, device: Device) -> bool:
+        if not self._is_onboarded(device.id, self.day):
+            discovered = device.index % DISCOVERED == 1 and bool(device.platform[2])
+            return discovered and self._is_listed(device, self.day)
+        if self._is_listed(device, self.day):
+            return True
+        when, shown = self._shown.get(device.id, [(0, True)])[-1]
+        gone = device.left if shown else min(device.left, when)
+        forgotten = device.quiet is not None and gone - device.quiet >= RETENTION
+        return gone <= self.day < gone + LINGERS and not forgotten
+
+    def _assessed(self, device: Device, missing: list[Update]) -> Assessed:
+        record = describe(device, self.day, self.now)
+        for _, fields in self._changes.get(device.id, ()):
+            record.update(fields)
+        name, group = record["computerDnsName"], record["rbacGroupName"]
+        group_id = str(record["rbacGroupId"])
+        return Assessed(
+            id=device.id,
+            index=device.index,
+            added=device.index >= BY_HAND,
+            phase=device.phase,
+            name=name if isinstance(name, str) else None,
+            group=group if isinstance(group, str) else None,
+            group_id=int(group_id) if group_id.isdecimal() else 0,
+            platform=str(record["osPlatform"]),
+            version=f"{device.platform[4]}.{device.platform[5]}",
+            architecture="arm64" if record["osProcessor"] == "arm64" else "x64",
+            onboarded=self._is_onboarded(device.id, self.day),
+            arrived=self.start + timedelta(days=device.joined) if device.joined else None,
+            missing=tuple(update.id for update in missing),
+        )
+
+    def _kb(self, update: Update) -> Kb:
+        row = self._row(update, 0)
+        name, url, products, cves = (row[key] for key in ("name", "url", "productsNames", "cveAddressed"))
+        return Kb(
+            id=str(row["id"]),
+            name=name if isinstance(name, str) else None,
+            url=url if isinstance(url, str) else None,
+            products=tuple(map(str, products)) if isinstance(products, list) and products else update.products,
+            cves=cves if isinstance(cves, int) else update.cves,
+            published=self.start + timedelta(days=update.published),
+        )
+
     def _set_installed(self, machine_id: str, kb_id: str, *, installed: bool) -> None:
-        with self._lock:
+        with self._changing():
             update = self._update(kb_id)
             by_kb = self._installs.setdefault(self._by_id[machine_id].id, {})
             by_kb.setdefault(update.id, []).append((self.day, installed))
-            self._touch()
 
     def _show(self, machine_ids: Iterable[str], *, shown: bool) -> None:
-        with self._lock:
+        with self._changing():
             for machine_id in machine_ids:
                 history = self._shown.setdefault(self._by_id[machine_id].id, [])
                 history.append((self.day, shown))
-            self._touch()
 
     def _with_duplicates(self, ids: tuple[str, ...]) -> list[str]:
         every = max(1, round(1 / self.duplicates)) if self.duplicates else 0

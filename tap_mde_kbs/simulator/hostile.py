@@ -97,7 +97,7 @@ def spoil(answer: Answer, fault: Fault, url: str) -> None:
             answer.headers["X-Filler"] = "x" * size(fault)
         case "many_headers":
             answer.headers |= {f"X-Filler-{number}": "x" * 1000 for number in range(size(fault) // 1000 + 1)}
-        case "control_names" | "foreign_link" if answer.status == HTTPStatus.OK:
+        case "control_names" | "foreign_link" | "foreign_skiptoken_link" if answer.status == HTTPStatus.OK:
             payload = json.loads(answer.body)
             if fault.kind == "control_names":
                 _scrawl(payload, fault.text or CONTROLS)

@@ -42,6 +42,7 @@ class Entry:
         credential: How a sign-in proved who it is, named like the tap's `auth_method`.
         assertion: Header and claims (not the signature) of a sign-in's assertion; `x5c` is among
             them if it was sent.
+        is_storage: Whether it came to the storage host, where the files of exports are.
     """
 
     method: str
@@ -56,9 +57,10 @@ class Entry:
     seconds: float | None = None
     credential: str | None = None
     assertion: dict[str, Any] | None = field(default=None, repr=False)
+    is_storage: bool = False
 
     @classmethod
-    def of(cls, request: Request) -> Entry:
+    def of(cls, request: Request, *, is_storage: bool = False) -> Entry:
         """A request on its arrival."""
         return cls(
             method=request.method,
@@ -66,17 +68,18 @@ class Entry:
             query=dict(request.query),
             headers=without_secrets(request.headers),
             machine_id=request.machine_id,
+            is_storage=is_storage,
         )
 
     @property
     def is_token_request(self) -> bool:
         """Whether a token was asked for, of the authority or of a managed identity endpoint."""
-        return not self.is_api and self.path.lower().endswith("/token")
+        return not self.is_api and not self.is_storage and self.path.lower().endswith("/token")
 
     @property
     def is_api(self) -> bool:
-        """Whether it was a call of the API, not a sign-in."""
-        return self.path.lower().startswith("/api/")
+        """Whether it was a call of the API, not a sign-in, nor a file of an export."""
+        return not self.is_storage and self.path.lower().startswith("/api/")
 
 
 class Journal(Sequence[Entry]):
@@ -112,6 +115,11 @@ class Journal(Sequence[Entry]):
     def token_requests(self) -> list[Entry]:
         """The requests for a token, oldest first: several threads, one renewal, and so one request."""
         return [entry for entry in self if entry.is_token_request]
+
+    @property
+    def downloads(self) -> list[Entry]:
+        """The requests to the storage host, oldest first."""
+        return [entry for entry in self if entry.is_storage]
 
     @property
     def violations(self) -> list[str]:

@@ -47,12 +47,16 @@ class Login:
         if request.headers.get("host") not in [f"{host}:{port}" for host in LOOPBACK]:
             self.journal.violation(entry, "an unknown host in the header Host")
 
+    def check_path(self, request: Request, entry: Entry) -> None:
+        """Some paths are known only to those who follow what they should not."""
+        if request.path in VIOLATIONS:
+            self.journal.violation(entry, VIOLATIONS[request.path])
+
     def answer(self, request: Request, entry: Entry, ask: Callable[[Request, Entry], Answer]) -> Answer:
         """What is said: by `ask`, unless a fault strikes."""
         if request.headers.get("authorization", "").lower().startswith("bearer"):
             self.journal.violation(entry, "a token to the wrong place")
-        if request.path in VIOLATIONS:
-            self.journal.violation(entry, VIOLATIONS[request.path])
+        self.check_path(request, entry)
         if time.monotonic() < self._closed.get(request.path, 0.0):
             self.journal.violation(entry, "before the sign-in's Retry-After had ended")
         fault = self.faults.strike(request.method, "/" + "/".join(request.segments))

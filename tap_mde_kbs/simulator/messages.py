@@ -7,10 +7,16 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 JSON = "application/json; charset=utf-8"
 ODATA = "application/json; odata.metadata=minimal; odata.streaming=true"
+#: What begins the functions of the collection of machines, which are no machines' ids.
+FUNCTIONS = "softwarevulnerabilit"
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Request:
         machine, with_function = 3, 4
         if parts[:2] != ["api", "machines"] or len(parts) not in (machine, with_function):
             return None
+        if parts[2].startswith(FUNCTIONS):
+            return None
         return self.segments[2]
 
 
@@ -54,7 +62,8 @@ class Answer:
 
     `ending` is "whole", "cut" (in the middle of the body), "reset", "endless" (the body goes on till
     the client has enough) or "drip" (a byte every `pace` seconds). With a Content-Encoding among the
-    headers the body is encoded already.
+    headers the body is encoded already; with a Content-Length it goes as it is, and in one piece.
+    With a `file` its content is the body.
     """
 
     status: int
@@ -63,6 +72,7 @@ class Answer:
     delay: float = 0.0
     ending: str = "whole"
     pace: float = 0.0
+    file: Path | None = None
 
     @classmethod
     def of(cls, payload: object, status: int = HTTPStatus.OK, type_: str = JSON) -> Answer:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Calls, in so many seconds.
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
+#: The same of the two calls for whole exports (`get-assessment-software-vulnerabilities.md`).
+EXPORT = ((5, 60.0), (20, 3600.0))
+EXPORT_JSON = ((30, 60.0), (1000, 3600.0))
 #: Sums of decimals miss a window's end by less than this.
 ROUNDING = 1e-6
 

@@ -13,15 +13,18 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from tap_mde_kbs.simulator import spoil
+from tap_mde_kbs.simulator import bulk, spoil
+from tap_mde_kbs.simulator.bulk import Bulk
 from tap_mde_kbs.simulator.catalogue import SOFTWARE, WINDOWS, Record
 from tap_mde_kbs.simulator.faults import WALKING
 from tap_mde_kbs.simulator.journal import Entry, Journal
 from tap_mde_kbs.simulator.login import Login
 from tap_mde_kbs.simulator.messages import ODATA, Answer, Request
 from tap_mde_kbs.simulator.odata import MAXIMUM, Filter, ODataError, Options
+from tap_mde_kbs.simulator.storage import Storage
 
 if TYPE_CHECKING:
+    from tap_mde_kbs.simulator.exports import Exports
     from tap_mde_kbs.simulator.faults import Fault, Faults
     from tap_mde_kbs.simulator.fleet import Fleet
     from tap_mde_kbs.simulator.identity import Identity, Token
@@ -42,6 +45,9 @@ class Tenant:
     identity: Identity
     quota: Quota
     faults: Faults
+    exports: Exports
+    export_quota: Quota
+    export_json_quota: Quota
     journal: Journal = field(default_factory=Journal)
     page_size: int = MAXIMUM
     latency: float = 0.0
@@ -51,6 +57,15 @@ class Tenant:
     def login(self) -> Login:
         """The other door."""
         return Login(self.identity, self.faults, self.journal)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The host that has the files of exports."""
+        return Storage(self.exports, self.login)
+
+    @cached_property
+    def _bulk(self) -> Bulk:
+        return Bulk(self.exports, self.storage, self.journal)
 
     def answer(self, request: Request, entry: Entry) -> Answer:
         """What the tenant says to it."""
@@ -62,13 +77,14 @@ class Tenant:
     # The rules
 
     def _api(self, request: Request, entry: Entry) -> Answer:
-        wait, wrong = self.quota.judge()
+        quota = self._quota(request)
+        wait, wrong = quota.judge()
         if wrong == "early":
             self.journal.violation(entry, "before Retry-After had ended")
         elif wrong == "over":
             self.journal.violation(entry, "over the quota")
         if wait is not None:
-            return spoil.too_many(str(int(wait)))
+            return spoil.too_many(str(int(wait)), quota.limits)
         if request.body:
             self.journal.violation(entry, "a request body where there is none")
         token = self._token(request, entry)
@@ -77,6 +93,11 @@ class Tenant:
         answer = self._struck(request, entry, token)
         answer.delay += self.latency
         return answer
+
+    def _quota(self, request: Request) -> Quota:
+        """The calls for whole exports have quotas of their own."""
+        by_call = {bulk.FILES: self.export_quota, bulk.JSON: self.export_json_quota}
+        return by_call.get(_bulk_call(request), self.quota)
 
     def _token(self, request: Request, entry: Entry) -> Token | Answer:
         authorization = request.headers.get("authorization", "")
@@ -100,14 +121,19 @@ class Tenant:
         instead = spoil.instead(fault, request, self.identity.url)
         if instead is not None:
             return instead
-        return spoil.spoil(self._route(request, entry, token), fault, self.identity.url)
+        answer = spoil.spoil(self._route(request, entry, token), fault, self.identity.url)
+        if fault.kind == "endless_skiptoken":
+            self._bulk.stand_still(request, answer, self.identity.url)
+        return answer
 
     def _happen(self, fault: Fault, request: Request) -> None:
         """What a fault does to the tenant, not to the answer."""
         if fault.kind == "revoked":
             self.identity.revoke()
         elif fault.kind == "throttled" and fault.retry_after != "absent":
-            self.quota.close(spoil.announced(fault))
+            self._quota(request).close(spoil.announced(fault))
+        elif fault.kind == "export_new":
+            self.exports.generate()
         elif fault.kind in WALKING:
             read = self.fleet.listing()[: _skip(request)]
             if read and fault.kind == "leaving":
@@ -120,6 +146,7 @@ class Tenant:
     def _route(self, request: Request, entry: Entry, token: Token) -> Answer:
         parts = [part.lower() for part in request.segments[1:]]
         resource, function = parts[0], parts[2:]
+        whole = bool(_bulk_call(request))
         if resource not in ("machines", "software") or function not in ([], ["getmissingkbs"]):
             message = f"No HTTP resource was found that matches the request URI {request.path}."
             return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", message)
@@ -127,10 +154,12 @@ class Tenant:
             message = "The requested resource does not support this method."
             return Answer.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
         software = resource == "software" or bool(function)
-        required = SOFTWARE_ROLES if software else MACHINE_ROLES
+        required = bulk.ROLES if whole else SOFTWARE_ROLES if software else MACHINE_ROLES
         if not set(required) & set(token.roles):
             return spoil.forbidden(required, token.roles)
         try:
+            if whole:
+                return self._bulk.answer(request, entry, self.identity.url)
             return self._resource(resource, request, entry)
         except ODataError as error:
             return Answer.error(HTTPStatus.BAD_REQUEST, "ODataError", str(error))
@@ -271,6 +300,12 @@ class Tenant:
             "category": "OperatingSystem" if product in WINDOWS else "Application",
             "distributions": [],
         }
+
+
+def _bulk_call(request: Request) -> str:
+    """Which of the calls for whole exports it is, if it is one."""
+    parts = [part.lower() for part in request.segments]
+    return parts[2] if parts[1:2] == ["machines"] and parts[2:] in ([bulk.FILES], [bulk.JSON]) else ""
 
 
 def _skip(request: Request) -> int:

@@ -16,16 +16,19 @@ import zlib
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tap_mde_kbs.simulator.journal import Entry, Journal
 from tap_mde_kbs.simulator.messages import Answer, Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: A client that is silent for so many seconds in the middle of a handshake or request is left.
 PATIENCE = 30.0
 #: The largest line, number of header lines and body that are read.
 MAXIMUM_LINE, MAXIMUM_HEADERS, MAXIMUM_BODY = 65_536, 200, 1_048_576
-CHUNK = 16_384
+CHUNK, BLOCK = 16_384, 262_144
 FAST = 1
 #: What an endless body goes on with: white space, so that the JSON begun stays good.
 MORE = b" " * 65_535 + b"\n"
@@ -57,8 +60,11 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = False
     block_on_close = True
 
-    def __init__(self, port: int, context: ssl.SSLContext | None, *, compress: bool = True) -> None:
+    def __init__(
+        self, port: int, context: ssl.SSLContext | None, *, compress: bool = True, is_storage: bool = False
+    ) -> None:
         self.context = context
+        self.is_storage = is_storage
         self.compress = compress
         self.service: Service | None = None
         self.stopping = threading.Event()
@@ -199,7 +205,7 @@ class Connection(socketserver.StreamRequestHandler):
         service = self.server.service
         if service is None:
             return False
-        entry = Entry.of(request)
+        entry = Entry.of(request, is_storage=self.server.is_storage)
         service.journal.begin(entry)
         try:
             answer = service.answer(request, entry)
@@ -210,23 +216,24 @@ class Connection(socketserver.StreamRequestHandler):
                 self.connection.close()
                 return False
             self._send(request, answer)
-            return answer.ending == "whole"
+            return answer.ending in ("whole", "drip")
         finally:
             service.journal.end(entry)
 
     def _send(self, request: Request, answer: Answer) -> None:
         body = self._encoded(request, answer)
-        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-        lines.append(f"Date: {formatdate(usegmt=True)}")
-        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-        lines.append("Transfer-Encoding: chunked" if self._chunked else "Connection: close")
-        head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
-        if answer.ending == "cut":
-            body = body[: len(body) // 2]
+        head = self._head(answer)
         if request.method == "HEAD":  # Its answer has no body, and so no end of one.
             self.wfile.write(head)
             self.wfile.flush()
             return
+        if answer.file is not None:
+            if answer.ending != "drip":
+                self._send_file(head, answer.file, answer.ending)
+                return
+            body = answer.file.read_bytes()
+        if answer.ending == "cut":
+            body = body[: len(body) // 2]
         if answer.ending in ("endless", "drip"):
             self._send_slowly(head, body, answer)
             return
@@ -239,6 +246,29 @@ class Connection(socketserver.StreamRequestHandler):
         elif answer.ending == "whole":
             parts.append(b"0\r\n\r\n")
         self.wfile.write(b"".join(parts))
+        self.wfile.flush()
+
+    def _head(self, answer: Answer) -> bytes:
+        """Status and headers; from now on it is settled how the body is framed."""
+        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+        lines.append(f"Date: {formatdate(usegmt=True)}")
+        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+        if not self._chunked:
+            lines.append("Connection: close")
+        elif "Content-Length" in answer.headers:
+            self._chunked = False
+        else:
+            lines.append("Transfer-Encoding: chunked")
+        return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
+
+    def _send_file(self, head: bytes, path: Path, ending: str) -> None:
+        """A file, never all in memory; the half of it, if it is to be cut."""
+        self.wfile.write(head)
+        left = path.stat().st_size // (2 if ending == "cut" else 1)
+        with path.open("rb") as file:
+            while left and (block := file.read(min(left, BLOCK))):
+                self.wfile.write(block)
+                left -= len(block)
         self.wfile.flush()
 
     def _send_slowly(self, head: bytes, body: bytes, answer: Answer) -> None:
@@ -261,7 +291,8 @@ class Connection(socketserver.StreamRequestHandler):
 
     def _encoded(self, request: Request, answer: Answer) -> bytes:
         accepted = request.headers.get("accept-encoding", "").lower()
-        if not self.server.compress or not answer.body or "Content-Encoding" in answer.headers:
+        settled = "Content-Encoding" in answer.headers or "Content-Length" in answer.headers
+        if not self.server.compress or not answer.body or settled:
             return answer.body
         if "deflate" in accepted:
             answer.headers["Content-Encoding"] = "deflate"

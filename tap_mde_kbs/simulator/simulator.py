@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tap_mde_kbs.simulator import certificates
+from tap_mde_kbs.simulator.exports import Exports
 from tap_mde_kbs.simulator.faults import Faults
 from tap_mde_kbs.simulator.federation import Issuer
 from tap_mde_kbs.simulator.fleet import Fleet
@@ -20,6 +21,7 @@ from tap_mde_kbs.simulator.identity import ROLES, Identity
 from tap_mde_kbs.simulator.managed import ManagedIdentity
 from tap_mde_kbs.simulator.odata import MAXIMUM
 from tap_mde_kbs.simulator.quota import Quota
+from tap_mde_kbs.simulator.records import ExportShape
 from tap_mde_kbs.simulator.routes import Tenant
 from tap_mde_kbs.simulator.server import Server
 
@@ -54,6 +56,9 @@ class Simulator:
         compress: Whether bodies are deflated or gzipped for clients that accept it.
         bearer_form: What can be seen of a token, one of `identity.BEARER_FORMS`.
         managed_identity: Whether the managed identity endpoints are there too, on a port of their own.
+        export_shape: How large the vulnerability exports are.
+        export_quota: Of the call for an export's files; None: none. The documented one is `Quota(EXPORT)`.
+        export_json_quota: Of the call for an export as pages; the documented one is `Quota(EXPORT_JSON)`.
     """
 
     def __init__(  # noqa: PLR0913 - a tenant has that many knobs, each by its name
@@ -71,6 +76,9 @@ class Simulator:
         compress: bool = True,
         bearer_form: str = "jwt",
         managed_identity: bool = False,
+        export_shape: ExportShape | None = None,
+        export_quota: Quota | None = None,
+        export_json_quota: Quota | None = None,
     ) -> None:
         if page_size < 1:
             message = "A page has one machine at least."
@@ -78,11 +86,15 @@ class Simulator:
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
         self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
+        self.exports = Exports(self.fleet, export_shape or ExportShape())
         self.tenant = Tenant(
             fleet=self.fleet,
             identity=self.identity,
             quota=quota or Quota(()),
             faults=self.faults,
+            exports=self.exports,
+            export_quota=export_quota or Quota(()),
+            export_json_quota=export_json_quota or Quota(()),
             page_size=page_size,
             latency=latency,
         )
@@ -92,6 +104,7 @@ class Simulator:
         self._compress = compress
         self._server: Server | None = None
         self._endpoints: Server | None = None
+        self._files: Server | None = None
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
@@ -117,6 +130,7 @@ class Simulator:
             context = certificates.make(self._folder)
             certificates.write_bundle(self._folder)
             self._server = Server(self.port, context, compress=self._compress)
+            self._files = Server(0, context, compress=False, is_storage=True)
             if self.managed is not None:
                 self._endpoints = Server(0, None, compress=False)
         except BaseException:
@@ -124,22 +138,30 @@ class Simulator:
             raise
         self.port = self._server.port
         self.identity.url = self.url
+        self.exports.start(self._folder)
+        self.tenant.storage.url = f"https://localhost:{self._files.port}"
         self._server.start(self.tenant)
+        self._files.start(self.tenant.storage)
         if self.managed is not None and self._endpoints is not None:
             self.managed.url = f"http://127.0.0.1:{self._endpoints.port}"
             self._endpoints.start(self.managed)
 
     def stop(self) -> None:
-        """End connections and threads, and remove the certificates."""
-        for server in (self._server, self._endpoints):
+        """End connections and threads, and remove the certificates and the exports' files."""
+        for server in (self._server, self._files, self._endpoints):
             if server is not None:
                 server.stop()
-        self._server = self._endpoints = None
+        self._server = self._files = self._endpoints = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     # Where it is, and how to get in
+
+    @property
+    def storage_url(self) -> str:
+        """The URL of the host that has the exports' files."""
+        return self.tenant.storage.url
 
     @property
     def url(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from datetime import timedelta
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tap_mde_kbs.simulator import hostile
 from tap_mde_kbs.simulator.messages import ODATA, Answer, Request
+from tap_mde_kbs.simulator.quota import DOCUMENTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,9 +51,10 @@ def not_found(what: str, id_: str) -> Answer:
     return Answer.error(HTTPStatus.NOT_FOUND, "ResourceNotFound", f"{what} {id_} was not found")
 
 
-def too_many(retry_after: str | None) -> Answer:
+def too_many(retry_after: str | None, limits: tuple[tuple[int, float], ...] = DOCUMENTED) -> Answer:
     """429, with or without Retry-After."""
-    message = "API calls quota exceeded! Maximum allowed 100 per 00:01:00 and 1500 per 01:00:00."
+    allowed = " and ".join(f"{calls} per {timedelta(seconds=seconds)!s:0>8}" for calls, seconds in limits)
+    message = f"API calls quota exceeded! Maximum allowed {allowed}."
     answer = Answer.error(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests", message)
     if retry_after is not None:
         answer.headers["Retry-After"] = retry_after
@@ -120,8 +123,8 @@ def _nonsense(fault: Fault, url: str) -> Answer | None:
 def spoil(answer: Answer, fault: Fault, url: str) -> Answer:
     """Change an answer as the fault says."""
     match fault.kind:
-        case "reset" | "cut":
-            answer.ending = fault.kind
+        case "reset" | "cut" | "export_cut":
+            answer.ending = fault.kind.removeprefix("export_")
         case "slow":
             answer.delay += fault.seconds
         case "not_a_list" | "not_an_object" | "no_id" if answer.status == HTTPStatus.OK:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,21 @@ def test_night_faults_roles_and_page_size_can_be_chosen() -> None:
         assert command.get("/api/Software").status_code == 403
 
 
+def test_the_export_has_the_size_asked_for_and_a_quota_of_its_own() -> None:
+    options = ["--export-records", "50", "--export-files", "2", "--export-width", "0", "--export-now"]
+    path = "/api/machines/SoftwareVulnerabilities"
+    with running("--machines", "5", *options) as command, command.session() as session:
+        url = f"{command.environment['TAP_MDE_KBS_API_URL']}{path}"
+        answers = [session.get(f"{url}Export", timeout=10) for _ in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert len(answers[0].json()["exportFiles"]) == 2
+        rows = session.get(f"{url}ByMachine", timeout=10).json()["value"]
+        assert max(Counter(row.get("deviceId") for row in rows).values()) >= 50
+        assert all("deviceName" not in row for row in rows)
+        statuses = [session.get(f"{url}ByMachine?pageSize=1", timeout=10).status_code for _ in range(30)]
+        assert statuses == [200] * 29 + [429]
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -125,6 +141,7 @@ def test_night_faults_roles_and_page_size_can_be_chosen() -> None:
         (["--nonsense"], "--nonsense"),
         (["--seed", "x"], "--seed"),
         (["--page-size", "0"], "--page-size"),
+        (["--export-files", "0"], "--export-files"),
         (["surplus"], "surplus"),
     ],
 )

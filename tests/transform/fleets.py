@@ -142,7 +142,7 @@ class RandomTenant:
             KbCve(
                 kb_id=kb,
                 cve_id=f"CVE-2026-{number}",
-                severity=self._dice.choice(("Low", "Medium", "High", "Critical", None)),
+                severity=self._dice.choice(("None", "Low", "Medium", "High", "Critical", None)),
                 cvss_score=self._dice.choice((None, 5.4, 9.8)),
                 exploitability_level=self._dice.choice(("NoExploit", "ExploitIsInKit", None)),
             )

@@ -21,9 +21,9 @@ Rows = dict[tuple[Any, ...], Row]
 Pair = tuple[str, str]
 
 DAY = timedelta(days=1)
-RANKS = {"Low": 1, "Medium": 2, "High": 3, "Critical": 4}
+RANKS = {"None": 0, "Low": 1, "Medium": 2, "High": 3, "Critical": 4}
 KB_COLUMNS = ("name", "url", "cve_addressed")
-WORDS = {rank: word for word, rank in RANKS.items()}
+WORDS: dict[int | None, str] = {rank: word for word, rank in RANKS.items()}
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Truth:
                 "days_missing": self._days_missing(episode),
                 "first_missed_at_is_known": episode.not_missed_at is not None,
                 "came_back": episode.number > 1,
-                "worst_severity": WORDS.get(self._severity(episode.kb_id) or 0),
+                "worst_severity": WORDS.get(self._severity(episode.kb_id)),
             }
         return rows
 
@@ -256,7 +256,7 @@ class Truth:
                 "machines_missing": len({e.machine_id for e in episodes if self._status(e) == "open"}),
                 "machines_ever": len({e.machine_id for e in episodes}),
                 "first_missed_at": min(e.first_missed_at for e in episodes),
-                "worst_severity": WORDS.get(self._severity(kb_id) or 0),
+                "worst_severity": WORDS.get(self._severity(kb_id)),
                 "severe_cves": severe if cves else None,
                 "exploited_cves": sum(cve["exploited"] for cve in cves.values()) if cves else None,
             }
@@ -356,7 +356,7 @@ class Truth:
         ]
         return {
             "opened_pairs": sum(e.first_missed_at.date() == day for e in self.episodes),
-            "installed_pairs": sum(bool(e.installed_by) and e.installed_by.date() == day for e in self.episodes),
+            "installed_pairs": sum(e.installed_by is not None and e.installed_by.date() == day for e in self.episodes),
             "open_pairs": sum(self._is_open_at_end_of(e, day) for e in self.episodes),
             "machines_asked": sum(any(c.outcome != "skipped" for c in checks) for checks in today.values()),
             "machines_answered": len(last_answers),
@@ -469,13 +469,14 @@ class Truth:
         """The CVEs that each KB closes, at their worst where tenants differ."""
         all_cves: dict[str, dict[str, Row]] = defaultdict(dict)
         for row in (row for tenant in self.tenants for row in tenant.kb_cves or ()):
-            worst = all_cves[row.kb_id].setdefault(row.cve_id, {"rank": 0, "exploited": False})
-            worst["rank"] = max(worst["rank"], RANKS.get(row.severity or "", 0))
+            worst = all_cves[row.kb_id].setdefault(row.cve_id, {"rank": -1, "exploited": False})
+            worst["rank"] = max(worst["rank"], RANKS.get(row.severity or "", -1))
             worst["exploited"] |= row.exploitability_level not in {None, "NoExploit"}
         return {kb_id: cves for kb_id, cves in all_cves.items() if kb_id in self._kbs}
 
     def _severity(self, kb_id: str) -> int | None:
-        return max((cve["rank"] for cve in self._cves(kb_id).values()), default=0) or None
+        worst = max((cve["rank"] for cve in self._cves(kb_id).values()), default=-1)
+        return None if worst < 0 else worst
 
 
 def _newest(rows: list[MissingKb]) -> Row:

@@ -18,7 +18,7 @@ import psycopg
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg.rows import dict_row
 
-from tap_mde_kbs.schemas import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tap_mde_kbs.schemas import KB_CVES, MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
 from tests.transform.truth import Deadline
 
 if TYPE_CHECKING:
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from tests.transform.truth import Tenant
 
 PROJECT = Path(__file__).parents[2] / "transform"
-KB_CVES = {
-    "kb_id": "string",
-    "cve_id": "string",
-    "severity": "string",
-    "cvss_score": "number",
-    "exploitability_level": "string",
-}
-
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -72,7 +64,7 @@ COLUMNS = {
     "machines": kinds(MACHINES),
     "missing_kbs": kinds(MISSING_KBS),
     "missing_kbs_checks": kinds(MISSING_KBS_CHECKS),
-    "kb_cves": KB_CVES,
+    "kb_cves": kinds(KB_CVES),
 }
 
 
@@ -190,11 +182,14 @@ class Warehouse(ABC):
             f"--project-dir={project}",
             f"--profiles-dir={PROJECT}",
             f"--target={self.name}",
-            f"--target-path={self.folder / 'target'}",
-            f"--log-path={self.folder / 'logs'}",
             f"--vars={json.dumps(variables)}",
         ]
-        environment = {**self.environment, "DBT_SCHEMA": schema}
+        environment = {
+            **self.environment,
+            "DBT_SCHEMA": schema,
+            "DBT_TARGET_PATH": str(self.folder / "target"),
+            "DBT_LOG_PATH": str(self.folder / "logs"),
+        }
         with mock.patch.dict(os.environ, environment), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # dbt's and its dependencies' own
             return dbtRunner().invoke(["--quiet", "--no-use-colors", *arguments, *options])
@@ -284,7 +279,7 @@ class OnDuckDb(Warehouse):
     def query(self, sql: str) -> list[dict[str, Any]]:
         with closing(duckdb.connect(str(self.file))) as connection:
             found = connection.execute(sql)
-            names = [column[0] for column in found.description]
+            names = [column[0] for column in found.description or ()]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     @contextmanager

@@ -14,7 +14,7 @@ machine_tags as (
 
 deadlines as (
 
-    select * from {{ ref('deadlines') }}
+    select * from {{ ref('stg_deadlines') }}
 
 )
 
@@ -22,8 +22,8 @@ select
     machines.machine_id,
     deadlines.deadline_id,
     deadlines.min_cve_addressed,
-    {{ severity_rank('deadlines.min_severity') }} as min_severity_rank,
-    deadlines.min_cve_addressed is null and deadlines.min_severity is null as is_for_any_kb,
+    deadlines.min_severity_rank,
+    deadlines.is_for_any_kb,
     deadlines.days
 from machines
 cross join deadlines
