@@ -58,9 +58,9 @@ def most_missed(rows: Iterable[Any]) -> Table:
 
 def groups(rows: Iterable[Any]) -> Table:
     """How each device group is doing."""
-    table = _table("Compliance by device group: active machines, and updates missing past their deadline")
+    table = _table("Compliance by device group, of active machines")
     _columns(table, "Device group", right=("Machines",))
-    _columns(table, "Fully patched", right=("Mean missing", "Late"))
+    _columns(table, "Fully patched", right=("Mean missing", "Overdue"))
     for row in sorted(rows, key=lambda row: row.segment_kind == "all"):
         total = row.segment_kind == "all"
         if total:
@@ -78,7 +78,7 @@ def groups(rows: Iterable[Any]) -> Table:
 
 def nights(rows: Iterable[Any]) -> Table:
     """How it went from night to night."""
-    table = _table(f"The last {SHOWN} nights: updates missing, summed over machines")
+    table = _table(f"Updates missing in the last {SHOWN} nights")
     _columns(table, "Night", right=("Asked", "Answered", "Missing", "New", "Installed"))
     for row in rows:
         table.add_row(

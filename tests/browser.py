@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ for file, place in zip(files, (3, 4)):
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 PHONE = 400
+#: Whatever a test does with it takes less.
+SECONDS = 300
 
 
 class BrowserError(Exception):
@@ -67,6 +70,7 @@ class Page:
 
     _commands: IO[bytes]
     _answers: IO[bytes]
+    _log: Path
     _session: str = ""
     _number: int = 0
     complaints: list[str] = field(default_factory=list)
@@ -88,9 +92,10 @@ class Page:
         """Give a command, and wait for its answer; the events until then are noted."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
-        self._commands.write(json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode())
-        self._commands.write(b"\0")
-        self._commands.flush()
+        session = {"sessionId": self._session} if self._session else {}
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and the answer will say so
+            self._commands.write(json.dumps(message | session).encode() + b"\0")
+            self._commands.flush()
         while (answer := self._read()).get("id") != self._number:
             pass
         if "error" in answer:
@@ -136,7 +141,8 @@ class Page:
         raw = bytearray()
         while (byte := self._answers.read(1)) != b"\0":
             if not byte:
-                message = "The browser ended."
+                said = self._log.read_text(errors="replace").strip()
+                message = f"The browser ended. It said: {said[-1000:]}"
                 raise BrowserError(message)
             raw += byte
         message = json.loads(raw)
@@ -163,23 +169,30 @@ def browser() -> Iterator[Page]:
         for_it, commands = os.pipe()
         answers, from_it = os.pipe()
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        log = Path(profile) / "log"
         launcher = [sys.executable, "-c", START, str(for_it), str(from_it)]
-        with subprocess.Popen(
-            [*launcher, command, *OPTIONS, *sandbox, f"--user-data-dir={profile}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "HOME": profile},
-            pass_fds=(for_it, from_it),
-        ) as process:
+        with (
+            log.open("wb") as errors,
+            subprocess.Popen(
+                [*launcher, command, *OPTIONS, *sandbox, f"--user-data-dir={profile}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env={**os.environ, "HOME": profile},
+                pass_fds=(for_it, from_it),
+            ) as process,
+        ):
             os.close(for_it)
             os.close(from_it)
             with open(commands, "wb") as writing, open(answers, "rb") as reading:  # noqa: PTH123 - file descriptors
-                page = Page(writing, reading)
+                page = Page(writing, reading, log)
+                hangs = threading.Timer(SECONDS, process.kill)
+                hangs.start()
                 try:
                     page.attach()
                     yield page
                 finally:
+                    hangs.cancel()
                     with contextlib.suppress(BrowserError, OSError):
                         page.close()
                     process.kill()
