@@ -10,24 +10,23 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests import readme
 from tests.conftest import NAMES_OF_USERS, TRUST
-from tests.e2e.warehouse import Warehouse
+from tests.e2e.warehouse import PostgresWarehouse
+from tests.environments import ROOT
 from tests.singer import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from demo.postgres import Postgres
     from tap_mde_kbs.simulator import Simulator
 
-ROOT = Path(__file__).parents[2]
 MELTANO = "meltano==4.4.1"
 SECONDS = 240
 """No command of a test takes longer: what does, hangs."""
@@ -98,17 +97,13 @@ class Project:
     programs: Path
 
     @classmethod
-    def made_in(cls, folder: Path) -> Project:
-        """Copy the checkout, and install Meltano and what the README says."""
-        uv = os.environ.get("UV", "uv")
+    def made_in(cls, folder: Path, programs: Path) -> Project:
+        """Copy the checkout, and install what the README says, with this Meltano."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(NAMES_OF_USERS)}
-        environ.pop("VIRTUAL_ENV", None)
-        for words in (["venv", "--python", sys.executable, "meltano"], ["pip", "install", "--python=meltano", MELTANO]):
-            subprocess.run([uv, *words, "--quiet"], cwd=folder, env=environ, check=True)
         shutil.copytree(ROOT, folder / "project", ignore=OF_THE_CHECKOUT)
-        project = cls(folder / "project", folder / "meltano" / "bin")
-        pipeline = Meltano(project, environ)
-        installed = [pipeline.run(*each) for each in commands("meltano") if each[0] == "install"]
+        project = cls(folder / "project", programs)
+        meltano = Meltano(project, environ)
+        installed = [meltano.run(*each) for each in commands("meltano") if each[0] == "install"]
         assert [each.status for each in installed] == [0], installed
         return project
 
@@ -202,11 +197,10 @@ def wait_until_asked(simulator: Simulator, running: Running, machines: int, *, s
 
 def wait_until_loaded(database: Postgres, running: Running) -> None:
     """Until the machines are in the warehouse: the target is up, and has nothing to load for a while."""
-    warehouse = Warehouse(database, "mde")
+    warehouse = PostgresWarehouse(database, "mde")
     until = time.monotonic() + SECONDS
-    while not warehouse.query(
-        "SELECT 1 FROM pg_stat_user_tables WHERE schemaname = 'mde' AND relname = 'machines'"
-    ) or (not warehouse.all("machines")):
+    there = "SELECT to_regclass('mde.machines') IS NOT NULL AS is_there"
+    while not (warehouse.query(there)[0]["is_there"] and warehouse.all("machines")):
         assert running.process.poll() is None, running.process.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)

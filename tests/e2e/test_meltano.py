@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.meltano_project import Meltano, Project, asked_of, commands, wait_until_asked, wait_until_loaded
-from tests.e2e.warehouse import Warehouse, pairs, true_machines, true_missing_kbs
+from tests.conftest import PYTHON
+from tests.e2e.meltano_project import MELTANO, Meltano, Project, asked_of, commands, wait_until_asked, wait_until_loaded
+from tests.e2e.warehouse import PostgresWarehouse, pairs, true_machines, true_missing_kbs
+from tests.environments import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +32,15 @@ IN_A_HURRY = {"TAP_MDE_KBS_MAX_PARALLEL_REQUESTS": "32"}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Installed once; each test has its own tenant, warehouse and states."""
-    return Project.made_in(tmp_path_factory.mktemp("meltano"))
+    programs = environment(pytestconfig.cache.mkdir("environments"), [MELTANO], PYTHON)
+    return Project.made_in(tmp_path_factory.mktemp("meltano"), programs)
 
 
 def assert_marts_hold_the_truth(database: Postgres, schema: str, fleet: Fleet) -> None:
     """What is missing where, by machine, by update, and pair by pair."""
-    warehouse = Warehouse(database, schema)
+    warehouse = PostgresWarehouse(database, schema)
     open_ = warehouse.query("SELECT machine_id, kb_id FROM kb_episodes WHERE status = 'open'")
     assert {(row["machine_id"], row["kb_id"]) for row in open_} == pairs(fleet)
     counted = {row["machine_id"]: row["missing_kbs"] for row in warehouse.all("machine_compliance")}
@@ -50,7 +53,7 @@ def assert_marts_hold_the_truth(database: Postgres, schema: str, fleet: Fleet) -
 
 def assert_tables_hold_the_truth(database: Postgres, schema: str, fleet: Fleet) -> None:
     """The rows that are not marked deleted."""
-    warehouse = Warehouse(database, schema)
+    warehouse = PostgresWarehouse(database, schema)
     assert warehouse.missing_kbs() == true_missing_kbs(fleet)
     assert warehouse.machines() == true_machines(fleet)
 
@@ -127,7 +130,7 @@ def test_the_run_after_a_sigterm_to_meltano_starts_over_and_is_right(
         running.process.terminate()
         stopped = running.end()
     assert stopped.status == 128 + signal.SIGTERM, stopped.said
-    assert Warehouse(postgres, "mde").machines() == true_machines(simulator.fleet)
+    assert PostgresWarehouse(postgres, "mde").machines() == true_machines(simulator.fleet)
     assert meltano.sweep("prod") == {}
     before = len(simulator.journal)
     done = meltano.run(*run, **IN_A_HURRY)

@@ -1,4 +1,4 @@
-"""A warehouse of each kind for every test."""
+"""A warehouse of each kind: one for the session, so that dbt parses the project once, and empty for every test."""
 
 from __future__ import annotations
 
@@ -9,12 +9,29 @@ import pytest
 from tests.transform.warehouses import OnDuckDb, OnPostgres, Warehouse
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from demo.postgres import Postgres
 
 
-@pytest.fixture(params=[OnPostgres, OnDuckDb], ids=["postgres", "duckdb"])
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
-    """An empty one."""
-    if request.param is OnPostgres:
-        return OnPostgres(tmp_path, request.getfixturevalue("postgres"))
-    return OnDuckDb(tmp_path)
+@pytest.fixture(scope="session")
+def _postgres_warehouse(_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return OnPostgres(tmp_path_factory.mktemp("dbt"), _server)
+
+
+@pytest.fixture(scope="session")
+def _duckdb_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return OnDuckDb(tmp_path_factory.mktemp("dbt"))
+
+
+@pytest.fixture
+def duckdb_warehouse(_duckdb_warehouse: Warehouse) -> Warehouse:
+    """An empty DuckDB, for what no database decides."""
+    _duckdb_warehouse.clear()
+    return _duckdb_warehouse
+
+
+@pytest.fixture(params=["postgres", "duckdb"])
+def warehouse(request: pytest.FixtureRequest) -> Warehouse:
+    """An empty PostgreSQL, and an empty DuckDB."""
+    found: Warehouse = request.getfixturevalue(f"_{request.param}_warehouse")
+    found.clear()
+    return found

@@ -126,7 +126,7 @@ class RandomTenant:
     def _write(self, machine: str, at: datetime, outcome: str, *, from_export: bool = False) -> None:
         lacks = frozenset(self._lacks[machine]) if outcome == "answered" else None
         self._checks[machine, self._sweep] = Check(machine, self._sweep, at, outcome, lacks)
-        for kb in lacks or ():
+        for kb in sorted(lacks or ()):
             self._rows[machine, kb] = MissingKb(
                 machine_id=machine,
                 id=kb,

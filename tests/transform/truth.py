@@ -497,7 +497,7 @@ def _known(tenant: Tenant) -> dict[str, Known]:
     for check in tenant.checks:
         checks[check.machine_id].append(check)
     known = {}
-    for machine_id in machines.keys() | checks.keys():
+    for machine_id in sorted(machines.keys() | checks.keys()):
         machine = machines.get(machine_id)
         listed = machine is not None and machine.listed_at == listing
         in_sweep = any(check.sweep == sweep for check in checks[machine_id])

@@ -15,6 +15,7 @@ from unittest import mock
 
 import duckdb
 import psycopg
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg.rows import dict_row
 
@@ -156,6 +157,16 @@ class Warehouse(ABC):
     def _writing(self) -> AbstractContextManager[Writer]:
         """One transaction."""
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Leave nothing of a test before."""
+
+    def run(self, *statements: str) -> None:
+        """Statements without rows, all or none."""
+        with self._writing() as write:
+            for statement in statements:
+                write.execute(statement)
+
     def load(self, tenant: Tenant, schema: str = "mde") -> None:
         """Make the raw tables anew, as they are after a run."""
         self.load_all({schema: tenant})
@@ -241,6 +252,13 @@ class OnPostgres(Warehouse):
             "PG_DATABASE": self.database.database,
         }
 
+    def clear(self) -> None:
+        with self._writing() as write:
+            for row in self.query(
+                "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema|public)'"
+            ):
+                write.execute(f"DROP SCHEMA {row['nspname']} CASCADE")
+
     def query(self, sql: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database.url, row_factory=dict_row) as connection:
             return connection.execute(sql.encode()).fetchall()
@@ -275,6 +293,11 @@ class OnDuckDb(Warehouse):
     @property
     def environment(self) -> dict[str, str]:
         return {"DUCKDB_PATH": str(self.file)}
+
+    def clear(self) -> None:
+        # dbt keeps its own as long as the process.
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call] # dbt-duckdb has no types there
+        self.file.unlink(missing_ok=True)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         with closing(duckdb.connect(str(self.file))) as connection:
