@@ -161,6 +161,12 @@ class Warehouse(ABC):
     def clear(self) -> None:
         """Leave nothing of a test before."""
 
+    def run(self, *statements: str) -> None:
+        """Statements without rows, all or none."""
+        with self._writing() as write:
+            for statement in statements:
+                write.execute(statement)
+
     def load(self, tenant: Tenant, schema: str = "mde") -> None:
         """Make the raw tables anew, as they are after a run."""
         self.load_all({schema: tenant})
@@ -289,7 +295,8 @@ class OnDuckDb(Warehouse):
         return {"DUCKDB_PATH": str(self.file)}
 
     def clear(self) -> None:
-        DuckDBConnectionManager.close_all_connections()  # dbt's, which it keeps as long as the process
+        # dbt keeps its own as long as the process.
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call] # dbt-duckdb has no types there
         self.file.unlink(missing_ok=True)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
