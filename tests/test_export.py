@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gzip
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tap_mde_kbs.errors import ApiError
-from tap_mde_kbs.export import ListOfFiles, Page, Pages, moment
-from tap_mde_kbs.storage import shown
+from tap_mde_kbs.export import FileSource, ListOfFiles, Page, Pages, Snapshot, SupersededError, moment
+from tap_mde_kbs.storage import ExpiredError, Storage, shown
 from tap_mde_kbs.tap import TapMdeKbs
+from tap_mde_kbs.vulnerabilities import Vulnerabilities
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOST = "https://api.example.com"
 
@@ -88,3 +93,39 @@ def test_times_of_exports_compare_as_text(text: str, as_checked_at: str) -> None
 
 def test_a_signature_is_never_shown() -> None:
     assert shown("https://a.example/b/c.json.gz?se=1&sig=secret") == "a.example/…/c.json.gz"
+
+
+class Refusing(Storage):
+    """A storage that refuses every link of the first list."""
+
+    def fetch(self, link: str, path: Path) -> bool:
+        if "first" in link:
+            raise ExpiredError(link)
+        path.write_bytes(gzip.compress(b'{"deviceId": "a"}'))
+        return True
+
+
+@pytest.mark.parametrize(
+    ("then", "superseded"),
+    [
+        (Snapshot("2026-01-01T00:00:00.000000Z", {"/a 0": "https://x/a?second"}), False),
+        (Snapshot("2026-01-01T06:00:00.000000Z", {"/a 0": "https://x/a?second"}), True),
+        (Snapshot("2026-01-01T00:00:00.000000Z", {"/b 0": "https://x/b?second"}), True),
+    ],
+    ids=["the same", "of another time", "with other files"],
+)
+def test_new_links_are_the_same_exports_or_it_starts_over(
+    tap: TapMdeKbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Snapshot, *, superseded: bool
+) -> None:
+    """By its time and by its files."""
+    source = FileSource(ListOfFiles(tap, tap.connection), tap.connection, Refusing(1, ""), tap.logger)
+    monkeypatch.setattr(source, "latest", lambda: then)
+    first = Snapshot("2026-01-01T00:00:00.000000Z", {"/a 0": "https://x/a?first"})
+    with Vulnerabilities(tmp_path) as records:
+        if superseded:
+            with pytest.raises(SupersededError) as raised:
+                source.read(first, records, tmp_path)
+            assert raised.value.snapshot is then
+        else:
+            source.read(first, records, tmp_path)
+        assert records.devices() == ([] if superseded else ["a"])
