@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV
 .PHONY: help demo test test-meltano lint clean
 
 help:
-	@echo "make demo   a simulated tenant, five nights into a PostgreSQL, and what is missing where"
+	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
 	@echo "make test   every test, and those of every other Python on this machine"
 	@echo "make test-meltano  states through Meltano itself: 159 MB to fetch, so not in make test"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"

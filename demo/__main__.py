@@ -1,4 +1,4 @@
-"""`make demo`: five nights of a simulated tenant, loaded by the real tap, and a report."""
+"""`make demo`: weeks of a simulated tenant, loaded by the real tap, the marts by dbt, and a report."""
 
 from __future__ import annotations
 
@@ -17,25 +17,36 @@ from typing import TYPE_CHECKING
 import psycopg
 from rich.console import Console
 
-from demo import report
+from demo import marts, page, report, transform
 from demo.pipeline import PREFIX, SCHEMA, Pipeline, PipelineError
 from demo.postgres import PostgresError, postgres
 from tap_mde_kbs.simulator import Fault, Fleet, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from demo.postgres import Postgres
 
 MACHINES = 250
 SEED = 7
-#: Days since the first night; the Patch Tuesdays of January and February 2026 lie between.
-NIGHTS = (0, 10, 20, 31, 42)
+#: Days since the first night; the Patch Tuesdays of January to March 2026, days 8, 36 and 64, are among them.
+NIGHTS = range(0, 72, 4)
 #: The simulated tenant has no quota; with the real one's, a night would take minutes.
 UNHURRIED = {f"{PREFIX}REQUESTS_PER_{period}": "1000000" for period in ("MINUTE", "HOUR")}
+#: Where the page is put; git ignores it, and `make clean` removes it.
+PAGE = Path(__file__).parents[1] / ".demo" / "report.html"
+TENANT = "Simulated tenant"
 EXAMPLE = """\
-SELECT computer_dns_name, id, name, cve_addressed
-FROM missing_now ORDER BY cve_addressed DESC LIMIT 20;"""
+SELECT computer_dns_name, missing_kbs, missing_cves, overdue_kbs
+FROM machine_compliance ORDER BY overdue_kbs DESC NULLS LAST LIMIT 20;"""
+NIGHT = """\
+SELECT
+    count(*) FILTER (WHERE outcome <> 'skipped') AS asked,
+    count(*) FILTER (WHERE outcome = 'answered') AS answered,
+    sum(missing_kbs) AS missing
+FROM missing_kbs_checks
+WHERE sweep = (SELECT max(sweep) FROM missing_kbs_checks)"""
 
 
 def faults_of(night: int, fleet: Fleet) -> list[Fault]:
@@ -51,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Show it; the exit status says whether it worked."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--no-wait", action="store_true", help="end at once after the report")
-    wait = not parser.parse_args(arguments).no_wait and sys.stdin.isatty() and sys.stdout.isatty()
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to put the page: %(default)s")
+    options = parser.parse_args(arguments)
+    wait = not options.no_wait and sys.stdin.isatty() and sys.stdout.isatty()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -59,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         with tempfile.TemporaryDirectory(prefix="tap-mde-kbs-demo-") as folder:
-            show(Path(folder), console, wait=wait)
+            show(Path(folder), options.page.resolve(), console, wait=wait)
     except (PostgresError, PipelineError) as error:
         Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
@@ -69,30 +82,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show(folder: Path, console: Console, *, wait: bool) -> None:
+def moment_of(night: int, fleet: Fleet) -> datetime:
+    """When a night's run begins: a little later each time, so that no deadline ends in the middle of a run."""
+    return fleet.now + timedelta(minutes=5 * night)
+
+
+def show(folder: Path, page_file: Path, console: Console, *, wait: bool) -> None:
     """Start it all, load night by night, report, and stop it all again."""
     started = time.monotonic()
     fleet = Fleet(MACHINES, SEED)
     with postgres() as database, Simulator(fleet) as simulator:
         console.print(
-            f"[bold]{MACHINES} simulated machines, {len(NIGHTS)} nights, each night:[/] tap-mde-kbs | target-postgres\n"
+            f"[bold]{MACHINES} simulated machines, {len(NIGHTS)} nights in ten weeks, each night:[/]"
+            " tap-mde-kbs | target-postgres\n"
         )
         pipeline = Pipeline(folder, {**simulator.environment, **UNHURRIED}, database)
         with psycopg.connect(database.url, autocommit=True) as connection:
+            # For whoever connects, so that `SELECT … FROM machines` works in psql as it stands here.
+            place = f"search_path = {marts.SCHEMA}, {SCHEMA}"
+            connection.execute(f"ALTER DATABASE {database.database} SET {place}".encode())
+            connection.execute(f"SET {place}".encode())
             for night, day in enumerate(NIGHTS, 1):
                 fleet.pass_days(day - fleet.day)
                 simulator.faults.clear()
                 simulator.faults.add(*faults_of(night, fleet))
-                seconds = pipeline.run()
-                if night == 1:
-                    report.prepare(connection, SCHEMA)
-                row = report.add_night(connection, night, fleet.start + timedelta(days=day))
+                seconds = pipeline.run(moment_of(night, fleet))
+                asked, answered, missing = connection.execute(NIGHT).fetchone() or (0, 0, 0)
                 console.print(
-                    f"Night {night}, {row.day:%d %b %Y}: {row.answered} of {row.listed} machines "
-                    f"answered, {row.open:,} updates missing [dim]({seconds:.1f} s)[/]"
+                    f"Night {night}, {fleet.now:%d %b %Y}: {answered} of {asked} machines "
+                    f"answered, {missing:,} updates missing [dim]({seconds:.1f} s)[/]",
+                    soft_wrap=True,
                 )
-            console.print()
-            report.show(connection, console)
+            seconds = transform.build(database, folder)
+            console.print(f"dbt build: the marts, in the schema {marts.SCHEMA} [dim]({seconds:.1f} s)[/]\n")
+            answers = marts.Marts(connection)
+            report.show(answers, console)
+            page_file.parent.mkdir(parents=True, exist_ok=True)
+            page_file.write_text(page.render(answers, TENANT), encoding="utf-8")
+        console.print(f"The same and more as a page: [bold]{page_file.as_uri()}[/]", soft_wrap=True)
         console.print(f"[dim]{time.monotonic() - started:.0f} seconds in all.[/]")
         if wait:
             wait_for_people(database, console)
@@ -106,7 +133,7 @@ def wait_for_people(database: Postgres, console: Console) -> None:
     console.print("\nCtrl-C to stop and clean up.", style="bold")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
-    console.print("\nStopped; all of it is gone.")
+    console.print("\nStopped; all of it is gone but the page.")
 
 
 if __name__ == "__main__":

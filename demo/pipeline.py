@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demo.clock import environment_at
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from demo.postgres import Postgres
 
@@ -39,8 +42,11 @@ class Pipeline:
     database: Postgres
     state: dict[str, Any] = field(default_factory=dict)
 
-    def run(self) -> float:
+    def run(self, moment: datetime | None = None) -> float:
         """Run once.
+
+        Args:
+            moment: What the tap takes for now; None: now.
 
         Returns:
             How many seconds it took.
@@ -50,7 +56,7 @@ class Pipeline:
         """
         started = time.monotonic()
         config = self._write("target.json", self._target_config())
-        tap_command = [_program("tap-mde-kbs"), "--config=ENV"]
+        tap_command = [program("tap-mde-kbs"), "--config=ENV"]
         if self.state:
             tap_command += ["--state", self._write("state.json", self.state)]
         tap_log, target_log = self.folder / "tap.log", self.folder / "target.log"
@@ -61,10 +67,10 @@ class Pipeline:
                 stdout=subprocess.PIPE,
                 stderr=tap_errors,
                 cwd=self.folder,
-                env=self._environment(),
+                env=self._environment(moment),
             )
             target = subprocess.Popen(
-                [_program("target-postgres"), "--config", config],
+                [program("target-postgres"), "--config", config],
                 stdin=tap.stdout,
                 stdout=subprocess.PIPE,
                 stderr=target_errors,
@@ -104,10 +110,11 @@ class Pipeline:
             "default_target_schema": SCHEMA,
         }
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, moment: datetime | None) -> dict[str, str]:
         """Ours without settings of a real tenant, and without a proxy for what is on loopback."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        return {**kept, "NO_PROXY": "127.0.0.1,localhost", **self.environment}
+        mine = {**kept, "NO_PROXY": "127.0.0.1,localhost", **self.environment}
+        return {**mine, **environment_at(moment, mine.get("PYTHONPATH", ""))} if moment else mine
 
     def _write(self, name: str, content: dict[str, Any]) -> str:
         path = self.folder / name
@@ -115,7 +122,7 @@ class Pipeline:
         return str(path)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """A command of the very environment that runs this."""
     return str(Path(sysconfig.get_path("scripts")) / name)
 

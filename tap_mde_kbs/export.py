@@ -7,8 +7,8 @@ Decisions:
 
 - Files are fetched two ahead and checked before they are read, so that what is read is whole, and the time that
   a signature is good for does not depend on how fast rows are written.
-- A file is known by the path of its link: after a 403 the new list has other signatures for the same paths. A list of
-  other paths is another export, whatever its `generatedTime` says.
+- A file is known by the path of its link, and its place among those of the same path: after a 403 the new list has
+  other signatures for the same paths. A list of other paths is another export, whatever its `generatedTime` says.
 - The JSON pages say no `generatedTime`: what they tell is as of when the first was asked for, six hours old at most.
 
 Sources: learn.microsoft.com, "Export software vulnerabilities assessment per device"; the files' oddities (404, empty,
@@ -21,6 +21,7 @@ import contextlib
 import tempfile
 import threading
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -67,7 +68,7 @@ class Snapshot(NamedTuple):
 
     generated_at: str
     links: Mapping[str, str]
-    """The files' links, by their paths."""
+    """The files' links, by a name that a list with new signatures has for the same file."""
 
 
 class Page(NamedTuple):
@@ -118,7 +119,7 @@ class ListOfFiles(BulkCall):
             generated_at = moment(str(listed.get("generatedTime")))
         except ValueError:
             raise other_shape(document, path, "there is no `generatedTime` in it") from None
-        return Snapshot(generated_at, {urlsplit(link).path: link for link in links})
+        return Snapshot(generated_at, dict(_named(links)))
 
 
 class Pages(BulkCall):
@@ -272,16 +273,14 @@ class Taken:
                 for name, value in found._asdict().items()
             }
 
-    def report(self, listed: Collection[str], log: logging.Logger) -> None:
-        """Tell which machines are in the export, and not in the list."""
-        strangers = [device for device in self._records.devices() if device not in listed]
-        if strangers:
-            log.warning(
-                "%d machines of the export are not in the list of machines, and have no rows: %s%s",
-                len(strangers),
-                ", ".join(printable(device, 80) for device in strangers[:NAMED_MACHINES]),
-                ", …" if len(strangers) > NAMED_MACHINES else "",
-            )
+    def strangers(self, listed: Collection[str]) -> str:
+        """The machines that are in the export and not in the list, as a sentence; empty if there are none."""
+        found = [device for device in self._records.devices() if device not in listed]
+        named = ", ".join(printable(device, 80) for device in found[:NAMED_MACHINES])
+        more = ", …" if len(found) > NAMED_MACHINES else ""
+        return (
+            f"{len(found)} machines of the export are not in the list, and have no rows: {named}{more}" if found else ""
+        )
 
     def _row(self, machine_id: str, kb: MissingKb) -> dict[str, Any]:
         fields = {
@@ -474,6 +473,15 @@ class PageSource:
         except MalformedError as error:
             msg = f"GET {self._call.path} answered with records of another shape than documented: {printable(error)}."
             raise ApiError(msg, API_REMEDIES["shape"].advice) from None
+
+
+def _named(links: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each link once, with its file's name."""
+    places: Counter[str] = Counter()
+    for link in dict.fromkeys(links):
+        path = urlsplit(link).path
+        yield f"{path} {places[path]}", link
+        places[path] += 1
 
 
 def moment(text: str) -> str:

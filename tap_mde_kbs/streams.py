@@ -284,7 +284,10 @@ class MissingKbs(TapStream):
             with self.export.taken(self._is_due) as taken:
                 if taken is None:
                     return
-                taken.report(self._machines.seen, self.logger)
+                if strangers := taken.strangers(self._machines.seen):
+                    # With a filter, that is what was asked for.
+                    tell = self.logger.info if self.config.get("machines_filter") else self.logger.warning
+                    tell("%s", strangers)
                 # One sweep at most: another would only read the same again.
                 for sweep in islice(self._sweeps(taken, taken.generated_at), 1):
                     yield from self._run(sweep, taken)

@@ -1,4 +1,4 @@
-"""What every test starts from: a clean environment, simulators that were not misused, one PostgreSQL."""
+"""What every test starts from: a clean environment, simulators that were not misused, one PostgreSQL, targets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from hypothesis import HealthCheck, settings
 from demo.postgres import Postgres
 from demo.postgres import postgres as throw_away_postgres
 from tap_mde_kbs.simulator import Fleet, Simulator
+from tests.environments import environment, loader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # A busy machine is no defect.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# duckdb<1.3 has no wheel for 3.14, and fakesnow none for 3.10.
+PYTHON = ">=3.11,<3.14"
 
 NAMES_OF_USERS = ("TAP_MDE_KBS_", "TARGET_", "MELTANO_", "SINGER_SDK_", "AZURE_", "IDENTITY_", "PG")
 TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY")
@@ -72,3 +77,21 @@ def postgres(_server: Postgres) -> Postgres:
     with psycopg.connect(_server.url, autocommit=True) as connection:  # CREATE DATABASE takes no transaction
         connection.execute(f"CREATE DATABASE {name}")
     return dataclasses.replace(_server, database=name)
+
+
+class Programs(Protocol):
+    """Finds the programs of an environment of their own."""
+
+    def __call__(self, name: str, *besides: str) -> Path:
+        """Take a loader of `meltano.yml`, and what else is needed; the folder of the programs."""
+
+
+@pytest.fixture(scope="session")
+def programs(pytestconfig: pytest.Config) -> Programs:
+    """Environments of the loaders in `meltano.yml`, just as it says to install them; kept in pytest's cache."""
+    folder = pytestconfig.cache.mkdir("environments")
+
+    def find(name: str, *besides: str) -> Path:
+        return environment(folder, [*loader(name)["pip_url"].split(), *besides], PYTHON)
+
+    return find

@@ -87,6 +87,18 @@ def remedies() -> Iterator[str]:
     yield ""
 
 
+def block(name: str) -> str:
+    """A block of code in the README, by the name in the comment before it."""
+    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def sql(name: str) -> str:
+    """One of its queries."""
+    return block(f"sql: {name}")
+
+
 def rendered(text: str) -> str:
     """The README with its generated parts as the code has them now."""
     for name, lines in (

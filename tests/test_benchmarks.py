@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tap_mde_kbs.simulator import Fleet
-from tests.benchmarks import compare
+from tests.benchmarks import compare, export
 
 
 def test_the_contestants_list_the_same_missing_kbs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +28,14 @@ def test_contestants_that_do_not_tell_the_same_are_not_compared(monkeypatch: pyt
     monkeypatch.setattr(compare, "run", lambda name, _: compare.Run(1.0, 1, pairs={hash(name)}))
     with pytest.raises(ValueError, match="same missing KBs"):
         compare.compete(1, dict.fromkeys(compare.CONTESTANTS, 1))
+
+
+def test_the_export_at_size_is_measured_whole_and_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    """A small one: what is written is what the parts read, and every part is named."""
+    export.main(["--machines", "40", "--records", "20", "--files", "2"])
+    said = capsys.readouterr().out
+    assert said.startswith("40 machines, ")
+    assert "Written: 40 machines, " in said
+    assert ", 40 missing_kbs_checks" in said
+    for part in ("download, checked", "floor: inflate and parse", "inflate, parse, store", "group", "the rest"):
+        assert f"{part}" in said

@@ -141,3 +141,48 @@ def test_a_run_of_machines_alone_needs_one_permission(simulate: StartSimulator, 
     messages = run_tap(tmp_path, simulator, catalog=selecting("machines"))
     assert messages.status == 0, messages.stderr
     assert {message["stream"] for message in messages.of("RECORD")} == {"machines"}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [("export", "missing KBs: an export of "), ("export_json", "missing KBs: 10 records of an export")],
+)
+def test_an_export_is_looked_at_in_a_call_or_two(
+    simulate: StartSimulator, tmp_path: Path, source: str, found: str
+) -> None:
+    """And the permission that a machine's answer needs is not asked for."""
+    simulator = simulate(60, roles=("Machine.Read.All", "Vulnerability.Read.All"))
+    status, lines, _ = examine(tmp_path, simulator, TAP_MDE_KBS_MISSING_KBS_SOURCE=source)
+    assert status == 0
+    assert [line[0] for line in lines] == ["✓"] * 6
+    assert found in lines[4]
+    assert lines[5] == "✓ an export takes about 1 min"
+    assert simulator.calls <= 3
+    assert sum(entry.is_storage for entry in simulator.journal) == (source == "export")
+
+
+def test_a_storage_host_that_refuses_is_told(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(12, faults=[Fault("export_storage_down")])
+    status, lines, _ = examine(tmp_path, simulator, TAP_MDE_KBS_MISSING_KBS_SOURCE="export")
+    assert (status, lines[-1][0]) == (1, "✗")
+    assert "HTTP 503" in lines[-1]
+    assert "let the storage host through the proxy" in lines[-1]
+
+
+def test_an_export_needs_its_own_permission(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(12, roles=("Machine.Read.All", "Software.Read.All"))
+    _, lines, _ = examine(tmp_path, simulator, TAP_MDE_KBS_MISSING_KBS_SOURCE="export")
+    assert lines[-1].startswith("✗ The application lacks the permission Vulnerability.Read.All")
+    assert simulator.calls == 0
+
+
+def test_for_a_large_tenant_the_export_is_recommended(simulate: StartSimulator, tmp_path: Path) -> None:
+    """With the estimates for both, and the permission that it takes."""
+    simulator = simulate(Fleet(machines=10_001, seed=1, discovered=0, duplicates=0))
+    status, lines, _ = examine(tmp_path, simulator)
+    assert status == 0
+    assert lines[-1].startswith(
+        "✓ a sweep of 10000 or more machines takes 6 h 10 min by the quota, an export about 1 min"
+    )
+    assert "missing_kbs_source: export" in lines[-1]
+    assert "Vulnerability.Read.All" in lines[-1]

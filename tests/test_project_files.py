@@ -8,14 +8,18 @@ import subprocess
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from tap_mde_kbs.settings import CREDENTIAL_SETTINGS
+from tests import readme
+from tests.environments import ROOT, loader
 
-ROOT = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from tests.conftest import Programs
+
 PREFIX = "TAP_MDE_KBS_"
 #: What Meltano calls the types of JSON schema.
 KINDS = {"number": "decimal"}
@@ -104,6 +108,49 @@ def test_meltano_asks_for_what_the_tap_requires(about: dict[str, Any], extractor
 def test_meltano_knows_what_the_tap_is_capable_of(about: dict[str, Any], extractor: dict[str, Any]) -> None:
     """Without `state` and `catalog` there, Meltano would pass on neither."""
     assert sorted(extractor["capabilities"]) == sorted(about["capabilities"])
+
+
+LOADERS = [each["name"] for each in yaml.safe_load((ROOT / "meltano.yml").read_text())["plugins"]["loaders"]]
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_meltano_has_a_label_and_a_description_for_every_setting_of_a_target(name: str) -> None:
+    """And a value of the kind that it says."""
+    kinds = {"string": str, "integer": int, "boolean": bool}
+    for setting in loader(name)["settings"]:
+        assert setting["label"]
+        assert setting["description"].endswith(".")
+        assert type(setting.get("value", kinds[setting["kind"]]())) is kinds[setting["kind"]]
+
+
+@pytest.mark.parametrize("name", ["target-postgres", "target-snowflake", "target-csv"])
+def test_meltano_knows_targets_as_they_know_themselves(programs: Programs, name: str) -> None:
+    """Those on the Singer SDK, which say it: capabilities, names and kinds of settings, and what is required."""
+    folder = Path(sysconfig.get_path("scripts")) if name == "target-postgres" else programs(name)
+    shown = subprocess.run([folder / name, "--about", "--format=json"], capture_output=True, text=True, check=True)
+    said, ours = json.loads(shown.stdout), loader(name)
+    assert sorted(ours["capabilities"]) == sorted(said["capabilities"])
+    known = {name: schema["type"] for name, schema in said["settings"]["properties"].items()}
+    for setting in ours["settings"]:
+        assert setting["kind"] in known[setting["name"]], setting
+    assert {setting["name"] for setting in ours["settings"]} >= {*said["settings"].get("required", ())}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_the_readme_names_the_version_of_each_target(name: str) -> None:
+    """The one that was tried is the one that Meltano installs."""
+    [row] = re.findall(rf"^\| {name} \(.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    tried = row.split(" | ")[1].split(",")[0]
+    [requirement] = [each for each in loader(name)["pip_url"].split() if name in each]
+    assert re.split("[=>]=", requirement)[1] == tried
+
+
+def test_the_snowflake_of_the_readme_has_settings_that_meltano_knows() -> None:
+    """And one whole group of those that are needed."""
+    [shown] = yaml.safe_load(readme.block("snowflake"))
+    target = loader(shown["name"])
+    assert set(shown["config"]) <= {setting["name"] for setting in target["settings"]}
+    assert any(set(group) <= set(shown["config"]) for group in target["settings_group_validation"])
 
 
 def test_the_example_env_names_every_setting_of_the_tap_itself(

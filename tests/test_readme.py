@@ -73,10 +73,8 @@ def test_what_is_missing_now_by_its_sql_is_the_truth(
     pipeline.run()
     simulator.fleet.pass_days(20)
     pipeline.run()
-    query = re.search(r"<!-- sql: missing now -->\n```sql\n(.*?)```", readme.README.read_text(), re.DOTALL)
-    assert query
     found: dict[str, set[str]] = {}
-    for row in _rows(postgres, query[1]):
+    for row in _rows(postgres, readme.sql("missing now")):
         found.setdefault(row["machine_id"], set()).add(row["id"])
     assert {machine_id: frozenset(kbs) for machine_id, kbs in found.items()} == lacking(simulator.fleet.missing())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from tap_mde_kbs.simulator.routes import Tenant
 from tap_mde_kbs.simulator.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -59,6 +60,7 @@ class Simulator:
         export_shape: How large the vulnerability exports are.
         export_quota: Of the call for an export's files; None: none. The documented one is `Quota(EXPORT)`.
         export_json_quota: Of the call for an export as pages; the documented one is `Quota(EXPORT_JSON)`.
+        export_clock: Seconds of the epoch, for when exports are made and how long links are good.
     """
 
     def __init__(  # noqa: PLR0913 - a tenant has that many knobs, each by its name
@@ -79,6 +81,7 @@ class Simulator:
         export_shape: ExportShape | None = None,
         export_quota: Quota | None = None,
         export_json_quota: Quota | None = None,
+        export_clock: Callable[[], float] = time.time,
     ) -> None:
         if page_size < 1:
             message = "A page has one machine at least."
@@ -86,7 +89,7 @@ class Simulator:
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
         self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
-        self.exports = Exports(self.fleet, export_shape or ExportShape())
+        self.exports = Exports(self.fleet, export_shape or ExportShape(), export_clock)
         self.tenant = Tenant(
             fleet=self.fleet,
             identity=self.identity,

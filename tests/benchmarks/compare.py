@@ -68,9 +68,9 @@ class Tenant:
 
 
 @contextlib.contextmanager
-def tenant(machines: int) -> Iterator[Tenant]:
+def tenant(machines: int, *options: str) -> Iterator[Tenant]:
     """A simulator, all of its machines onboarded: so every contestant asks for each of them."""
-    command = [str(SCRIPTS / "mde-simulator"), "--no-quota", "--discovered", "0", "--machines", str(machines)]
+    command = [str(SCRIPTS / "mde-simulator"), "--no-quota", "--discovered", "0", "--machines", str(machines), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             environment = {}

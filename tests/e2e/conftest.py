@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.e2e.pipeline import Pipeline
-from tests.e2e.warehouse import Warehouse
+from tests.e2e.pipeline import Pipeline, postgres_loader
+from tests.e2e.warehouse import PostgresWarehouse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from demo.postgres import Postgres
@@ -28,19 +29,25 @@ time.sleep = lambda seconds: sleep(seconds / 10)
 class Connect(Protocol):
     """Makes a pipeline from a tenant to a warehouse."""
 
-    def __call__(self, simulator: Simulator, **options: Any) -> tuple[Pipeline, Warehouse]:
-        """The options are the Pipeline's."""
+    def __call__(
+        self, simulator: Simulator, target: Mapping[str, Any] | None = None, **options: Any
+    ) -> tuple[Pipeline, PostgresWarehouse]:
+        """The options are the Pipeline's, and `target`: settings of the target."""
 
 
 @pytest.fixture
 def connect(postgres: Postgres, tmp_path: Path) -> Connect:
     """Pipelines to schemas that are empty."""
 
-    def start(simulator: Simulator, **options: Any) -> tuple[Pipeline, Warehouse]:
+    def start(
+        simulator: Simulator, target: Mapping[str, Any] | None = None, **options: Any
+    ) -> tuple[Pipeline, PostgresWarehouse]:
         schema = next(SCHEMAS)
         folder = tmp_path / schema
         folder.mkdir()
-        return Pipeline(folder, simulator, postgres, schema, **options), Warehouse(postgres, schema)
+        prompt = options.get("seconds_between_states") is not None  # the target is then as prompt as the tap
+        loader = postgres_loader(postgres, schema, prompt=prompt, **(target or {}))
+        return Pipeline(folder, simulator, loader, **options), PostgresWarehouse(postgres, schema)
 
     return start
 

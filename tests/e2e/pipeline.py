@@ -1,4 +1,4 @@
-"""`tap-mde-kbs | target-postgres`, with the state kept as a scheduler keeps it, and killed on demand.
+"""`tap-mde-kbs | target-…`, with the state kept as a scheduler keeps it, and killed on demand.
 
 A pump in between keeps what the tap wrote, so that a test knows what was out when something was killed.
 """
@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 from tests.singer import TAP, UNLIMITED, clean_environ
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from demo.postgres import Postgres
     from tap_mde_kbs.simulator import Simulator
 
-TARGET = TAP.parent / "target-postgres"
 SECONDS = 120
 """No run of a test takes longer: what does, hangs."""
 
@@ -46,7 +45,6 @@ TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0.2 / 60
 sys.argv[0] = "target-postgres"
 TargetPostgres.cli()
 """
-"""A target that loads, and passes STATE on, five times a second instead of once in five minutes."""
 
 
 def tap_command(seconds_between_states: float | None) -> list[str]:
@@ -54,6 +52,29 @@ def tap_command(seconds_between_states: float | None) -> list[str]:
     if seconds_between_states is None:
         return [str(TAP)]
     return [sys.executable, "-c", HURRIED.format(seconds=seconds_between_states)]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A target: its command, and its settings."""
+
+    command: Sequence[str]
+    config: Mapping[str, Any]
+
+
+def postgres_loader(database: Postgres, schema: str, *, prompt: bool = False, **settings: Any) -> Loader:
+    """target-postgres into one schema of a database.
+
+    Args:
+        database: where to load to.
+        schema: the tables' schema, one for each pipeline.
+        prompt: whether it loads, and passes STATE on, five times a second instead of once in five minutes.
+        settings: others of its settings.
+    """
+    command = [sys.executable, "-c", PROMPT_TARGET] if prompt else [str(TAP.parent / "target-postgres")]
+    place = {"host": database.host, "port": database.port, "database": database.database}
+    who = {"user": database.user, "password": "", "default_target_schema": schema}
+    return Loader(command, {**place, **who, "use_copy": True, **settings})
 
 
 @dataclass(frozen=True)
@@ -65,12 +86,14 @@ class Interrupt:
         whom: "tap", "target", or "both".
         calls: After so many calls for missing KBs in this run; None: counted from the start of the processes.
         delay: Seconds after that.
+        states: Before the delay, wait for so many STATEs that the target passes on, too.
     """
 
     signal: signal.Signals
     whom: str = "tap"
     calls: int | None = None
     delay: float = 0.0
+    states: int = 0
 
     def __str__(self) -> str:
         since = "the start" if self.calls is None else f"{self.calls} calls"
@@ -85,6 +108,7 @@ class Run:
         status: The tap's exit status; negative: the signal that killed it.
         target_status: The target's.
         log: The tap's stderr.
+        target_log: The end of the target's.
         output: What the tap wrote.
         passed_on: Each STATE that the target passed on.
         asked: The machines asked for, in the order of arrival, each as often as it was.
@@ -96,6 +120,7 @@ class Run:
     status: int
     target_status: int
     log: str
+    target_log: str
     output: bytes
     passed_on: list[dict[str, Any]]
     asked: list[str]
@@ -129,29 +154,27 @@ class Run:
 
 @dataclass
 class Pipeline:
-    """A scheduled pipeline from one tenant into one schema of a database.
+    """A scheduled pipeline from one tenant to one target.
 
     Args:
         folder: for its files.
         simulator: the tenant.
-        database: where to load to.
-        schema: the tables' schema, one for each pipeline.
+        loader: the target.
         config: settings of the tap over the simulator's.
-        target: settings of the target.
         state: what the target passed on last.
-        seconds_between_states: of the tap, whose target then is as prompt; None: both as they are.
+        seconds_between_states: of the tap; None: as it is.
         catalog: for the tap.
+        environ: variables of the tap over a clean environment.
     """
 
     folder: Path
     simulator: Simulator
-    database: Postgres
-    schema: str
+    loader: Loader
     config: dict[str, Any] = field(default_factory=dict)
-    target: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     seconds_between_states: float | None = None
     catalog: Mapping[str, Any] | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, interrupt: Interrupt | None = None) -> Run:
         """Run once, from the state that the target passed on last, to whatever end."""
@@ -167,7 +190,7 @@ class Pipeline:
             ]
             for thread in threads:
                 thread.start()
-            interrupted, moment = self._wait(tap, target, interrupt, before)
+            interrupted, moment = self._wait(tap, target, interrupt, before, passed_on)
             tap.wait(SECONDS)
             seconds_to_end = time.monotonic() - moment
             target.wait(SECONDS)
@@ -181,6 +204,7 @@ class Pipeline:
                 status=tap.returncode,
                 target_status=target.returncode,
                 log=log.read(),
+                target_log=(self.folder / "target.log").read_text()[-2000:],
                 output=bytes(output),
                 passed_on=passed_on,
                 asked=[entry.machine_id for entry in entries if entry.machine_id],
@@ -192,7 +216,7 @@ class Pipeline:
     def run_whole(self) -> Run:
         """Run once; both ends have to be happy."""
         done = self.run()
-        assert (done.status, done.target_status) == (0, 0), f"{done.log}\n{self._target_log()}"
+        assert (done.status, done.target_status) == (0, 0), f"{done.log}\n{done.target_log}"
         return done
 
     def _start(self, stack: contextlib.ExitStack, log: int) -> list[subprocess.Popen[bytes]]:
@@ -200,7 +224,7 @@ class Pipeline:
         environ = clean_environ(self.folder)
         trust = {"REQUESTS_CA_BUNDLE": self.simulator.environment["REQUESTS_CA_BUNDLE"]}
         commands: list[tuple[list[str], Any, Any, Mapping[str, str]]] = [
-            (self._tap_command(), subprocess.DEVNULL, log, {**environ, **trust}),
+            (self._tap_command(), subprocess.DEVNULL, log, {**environ, **trust, **self.environ}),
             (self._target_command(), subprocess.PIPE, target_log, environ),
         ]
         started = []
@@ -219,12 +243,17 @@ class Pipeline:
         return started
 
     def _wait(
-        self, tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes], interrupt: Interrupt | None, before: int
+        self,
+        tap: subprocess.Popen[bytes],
+        target: subprocess.Popen[bytes],
+        interrupt: Interrupt | None,
+        before: int,
+        passed_on: list[dict[str, Any]],
     ) -> tuple[bool, float]:
         """Wait for the moment of the interrupt, and send it; whether it met the tap alive, and when that was."""
         if interrupt:
             until = time.monotonic() + SECONDS
-            while interrupt.calls is not None and self._asked_since(before) < interrupt.calls:
+            while len(passed_on) < interrupt.states or self._asked_since(before) < (interrupt.calls or 0):
                 if tap.poll() is not None or time.monotonic() > until:
                     return False, time.monotonic()
                 time.sleep(0.001)
@@ -248,16 +277,7 @@ class Pipeline:
         return command
 
     def _target_command(self) -> list[str]:
-        command = [str(TARGET)] if self.seconds_between_states is None else [sys.executable, "-c", PROMPT_TARGET]
-        return [*command, "--config", self._target_config()]
-
-    def _target_config(self) -> str:
-        place = {"host": self.database.host, "port": self.database.port, "database": self.database.database}
-        who = {"user": self.database.user, "password": "", "default_target_schema": self.schema}
-        return self._write("target", {**place, **who, "use_copy": True, **self.target})
-
-    def _target_log(self) -> str:
-        return (self.folder / "target.log").read_text()[-2000:]
+        return [*self.loader.command, "--config", self._write("target", self.loader.config)]
 
     def _write(self, name: str, document: Mapping[str, Any]) -> str:
         path = self.folder / f"{name}.json"

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from tests.environments import ROOT, uv
 from tests.singer import TAP
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tap_mde_kbs.simulator import Simulator
     from tests.conftest import StartSimulator
 
 pytestmark = pytest.mark.meltano
 
-ROOT = Path(__file__).parent.parent.parent
 MELTANO = ["run", "--isolated", "--no-project", "--with", "meltano==4.4.1", "meltano"]
 
 
@@ -31,7 +32,7 @@ def meltano(folder: Path, simulator: Simulator, *words: str, **environ: str) -> 
     project["plugins"] = {"extractors": [extractor]}
     (folder / "meltano.yml").write_text(yaml.safe_dump(project))
     return subprocess.run(
-        [os.environ.get("UV", "uv"), *MELTANO, *words],
+        [uv(), *MELTANO, *words],
         cwd=folder,
         # The machine's own, for uv: where its index and its authorities are.
         env={

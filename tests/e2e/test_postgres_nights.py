@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from tap_mde_kbs.simulator import Fault, Fleet
 from tap_mde_kbs.simulator.devices import NULLABLE, ODD_NAMES
-from tests.e2e.warehouse import Warehouse, pairs, true_machines, true_missing_kbs
+from tests.e2e.pipeline import Interrupt
+from tests.e2e.warehouse import Warehouse, assert_right_so_far, pairs, true_machines, true_missing_kbs
 from tests.singer import TAP, run_tap
 
 if TYPE_CHECKING:
@@ -75,6 +77,54 @@ def test_two_nights_later_installed_updates_and_machines_that_left_are_gone(
     pipeline.run_whole()
     assert_true(warehouse, fleet)
     assert warehouse.deleted() == (set() if hard_delete else installed - {came_back})
+
+
+@pytest.mark.parametrize("hard_delete", [False, True], ids=["soft delete", "hard delete"])
+def test_a_sweep_in_parts_deletes_nothing_before_its_last_and_is_right_after_each(
+    simulate: StartSimulator, connect: Connect, impatient: dict[str, str], *, hard_delete: bool
+) -> None:
+    """Out of time, killed with its target, ended with a machine that failed, and healed: one sweep, six weeks later."""
+    simulator = simulate(Fleet(60, seed=1, discovered=0), latency=0.15)
+    fleet = simulator.fleet
+    pipeline, warehouse = connect(
+        simulator, target={"hard_delete": hard_delete}, seconds_between_states=0.1, environ=impatient
+    )
+    pipeline.run_whole()
+    before = pairs(fleet)
+    fleet.pass_days(42)
+    installed = before - pairs(fleet)
+    ill = fleet.onboarded()[-1]
+    assert installed
+
+    def assert_right_and_nothing_deleted() -> None:
+        assert_right_so_far(warehouse, before, fleet)
+        assert installed <= set(warehouse.missing_kbs())
+        assert warehouse.deleted() == set()
+
+    first_sweep = warehouse.newest_sweep()
+    pipeline.config = {"time_limit_minutes": 0.03, "max_parallel_requests": 1}
+    for _ in range(20):  # a busy machine may need that long to start
+        pipeline.run_whole()
+        if warehouse.newest_sweep() > first_sweep:
+            break
+    second_sweep = warehouse.newest_sweep()
+    assert_right_and_nothing_deleted()
+
+    pipeline.config = {}
+    # The first STATE may be passed on before all of the machine list is loaded.
+    assert pipeline.run(Interrupt(signal.SIGKILL, "both", calls=8, states=2)).interrupted
+    assert_right_and_nothing_deleted()
+
+    simulator.faults.add(Fault("500", machine=ill))
+    pipeline.run_whole()
+    assert warehouse.outcomes()[ill] == "failed"
+    assert_right_and_nothing_deleted()
+
+    simulator.faults.clear()
+    assert set(pipeline.run_whole().asked) == {ill}
+    assert warehouse.newest_sweep() == second_sweep
+    assert_true(warehouse, fleet)
+    assert warehouse.deleted() == (set() if hard_delete else installed)
 
 
 @pytest.mark.every_python

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tap_mde_kbs.simulator import Fault, Fleet
 from tests.e2e.process import started
+from tests.environments import uv
 from tests.singer import Target, lacking
 
 if TYPE_CHECKING:
@@ -223,14 +223,12 @@ def test_every_state_leads_to_the_right_table(
 @pytest.fixture
 def merge(tmp_path: Path) -> Any:
     """Meltano's state service, in an environment of its own that uv makes and keeps."""
-    in_checkout = Path(__file__).parents[2] / ".uv" / "bin" / "uv"
-    uv = os.environ.get("UV") or shutil.which("uv") or str(in_checkout)
     environ = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
 
     def merged(histories: list[list[tuple[str, State]]]) -> list[State]:
         program = Path(__file__).with_name("meltano_merge.py")
         results = tmp_path / "merged.json"
-        command = [uv, "run", "--no-project", "--isolated", "--with", MELTANO, "python", str(program)]
+        command = [uv(), "run", "--no-project", "--isolated", "--with", MELTANO, "python", str(program)]
         done = subprocess.run(
             [*command, str(tmp_path / "project"), str(results)],
             input=json.dumps(histories),

@@ -1,0 +1,92 @@
+"""Files of target-jsonl and target-csv over several runs: what is missing now, from the files alone."""
+
+from __future__ import annotations
+
+import ast
+import signal
+from typing import TYPE_CHECKING
+
+from tests import readme
+from tests.e2e.pipeline import Interrupt, Loader, Pipeline
+from tests.e2e.warehouse import AskedWarehouse, pairs, through_duckdb, true_missing_kbs
+from tests.environments import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.conftest import Programs, StartSimulator
+    from tests.e2e.warehouse import Row
+
+KILL = Interrupt(signal.SIGKILL, calls=30)
+
+
+def loader(programs: Programs, name: str, **settings: object) -> Loader:
+    """A target as `meltano.yml` has it."""
+    return Loader([str(programs(name) / name)], {**settings_of(name), **settings})
+
+
+def files(programs: Programs, folder: Path, views: str) -> AskedWarehouse:
+    """The files that a pipeline left in its folder, by the README's views."""
+    return through_duckdb(programs("target-duckdb") / "python", folder, ":memory:", views)
+
+
+def test_of_appended_lines_the_newest_answers_tell_what_is_missing_now(
+    simulate: StartSimulator, programs: Programs, tmp_path: Path
+) -> None:
+    """Six weeks apart, the second sweep killed: this target passes no STATE on then but at its end."""
+    simulator = simulate(60, latency=0.04)
+    fleet = simulator.fleet
+    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-jsonl"), seconds_between_states=0.0)
+    warehouse = files(programs, tmp_path, readme.sql("jsonl"))
+    pipeline.run_whole()
+    assert warehouse.rows_missing_now() == true_missing_kbs(fleet)
+    before, listed = pairs(fleet), set(fleet.listed())
+    fleet.pass_days(42)
+    assert before - pairs(fleet)
+    assert listed - set(fleet.listed())
+    assert pipeline.run(KILL).interrupted
+    pipeline.run_whole()
+    assert warehouse.rows_missing_now() == true_missing_kbs(fleet)
+    assert len(warehouse.all("missing_kbs")) > len(before | pairs(fleet)), "target-jsonl no longer appends"
+
+
+def from_text(row: Mapping[str, str | None]) -> Row:
+    """A row as it was before target-csv wrote it: numbers and, as Python writes them, lists."""
+    read = dict.fromkeys(("machine_missed_on", "cve_addressed", "os_build"), int)
+    return {
+        name: None if value is None else read.get(name, ast.literal_eval if value.startswith("[") else str)(value)
+        for name, value in row.items()
+    }
+
+
+def test_csv_files_of_each_run_tell_what_is_missing_now(
+    simulate: StartSimulator, programs: Programs, tmp_path: Path
+) -> None:
+    """Six weeks apart, the second sweep killed and gone on with: its rows are in the files of two runs."""
+    simulator = simulate(60, latency=0.04)
+    fleet = simulator.fleet
+    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-csv"), seconds_between_states=0.0)
+    warehouse = files(programs, tmp_path, readme.sql("csv"))
+    pipeline.run_whole()
+    fleet.pass_days(42)
+    assert pipeline.run(KILL).passed_on
+    assert len(pipeline.run_whole().asked) < len(fleet.onboarded())
+    assert {key: from_text(row) for key, row in warehouse.rows_missing_now().items()} == true_missing_kbs(fleet)
+    assert len(list((tmp_path / "output").iterdir())) == 3 * 3
+
+
+def test_csv_files_that_are_overwritten_hold_only_the_last_part_of_a_resumed_sweep(
+    simulate: StartSimulator, programs: Programs, tmp_path: Path
+) -> None:
+    """The target's default; a sweep in one run is whole."""
+    simulator = simulate(60, latency=0.04)
+    fleet = simulator.fleet
+    overwriting = loader(programs, "target-csv", file_naming_scheme="{stream_name}.csv")
+    pipeline = Pipeline(tmp_path, simulator, overwriting, seconds_between_states=0.0)
+    warehouse = files(programs, tmp_path, readme.sql("csv").replace("-*", ""))
+    assert pipeline.run(KILL).passed_on
+    asked = set(pipeline.run_whole().asked)
+    assert warehouse.missing_now() == {pair for pair in pairs(fleet) if pair[0] in asked} != pairs(fleet)
+    pipeline.run_whole()
+    assert warehouse.missing_now() == pairs(fleet)
