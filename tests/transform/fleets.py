@@ -97,9 +97,9 @@ class RandomTenant:
         self._list()
         if not self._unasked:
             self._begin()
-        again = [machine for machine in self._asked if self._dice.random() < 0.3]
+        again = [machine for machine in self._asked if self._dice.random() < 0.5]
         self._asked = []
-        killed_after = self._dice.choice((0, 1, 2, 99, 99, 99))
+        killed_after = self._dice.choice((0, 1, 2, 3, 99, 99))
         for machine in [*again, *self._unasked][:killed_after]:
             if machine in self._unasked:
                 self._unasked.remove(machine)

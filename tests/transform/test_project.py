@@ -82,7 +82,7 @@ def assert_described(schemas: dict[str, dict[str, set[str]]]) -> None:
 
 def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answers(warehouse: Warehouse) -> None:
     """With `kb_cves` and without it, in one warehouse: it comes with the first export."""
-    fleet = RandomTenant(98, cves=True)
+    fleet = RandomTenant(37, cves=True)
     fleet.pass_nights(30)
     tenant = fleet.tenant()
     without = replace(tenant, kb_cves=None)

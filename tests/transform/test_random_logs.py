@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tests.transform.truth import Pair
     from tests.transform.warehouses import Warehouse
 
-TENANTS = 30
-STAGES = 3
+TENANTS = 20
+STAGES = 5
 
 
 def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(warehouse: Warehouse) -> None:
@@ -26,7 +26,7 @@ def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(war
     kept: dict[Pair, datetime] = {}
     for stage in range(STAGES):
         for number, fleet in enumerate(fleets.values()):
-            fleet.pass_nights((number + stage) % 6)
+            fleet.pass_nights((number + stage) % 5)
             keep_first_seen(kept, fleet.tenant())
         tenants = {schema: fleet.tenant() for schema, fleet in fleets.items()}
         warehouse.load_all(tenants)

@@ -16,49 +16,56 @@ answers as (
 
 ),
 
-missed_kbs as (
-
-    select * from {{ ref('stg_missed_kbs') }}
-
-),
-
 {% if is_incremental() %}
 
-known_episodes as (
+-- One watermark for each machine: sweeps are resumed, and machines are asked at different times.
+known_machines as (
 
     select
-        *,
-        -- One watermark for each machine: sweeps are resumed, and machines are asked at different times.
-        max(coalesce(installed_by, last_missed_at)) over (partition by machine_id) as known_until
+        machine_id,
+        max(coalesce(installed_by, last_missed_at)) as known_until
     from {{ this }}
+    group by machine_id
 
 ),
 
-known_answers as (
+unknown_answers as (
 
-    select distinct machine_id, known_until as checked_at
-    from known_episodes
-
-),
-
-new_answers as (
-
-    select answers.*
+    select
+        answers.*,
+        known_machines.known_until
     from answers
-    left join known_answers on answers.machine_id = known_answers.machine_id
-    where known_answers.machine_id is null or answers.checked_at > known_answers.checked_at
+    left join known_machines on answers.machine_id = known_machines.machine_id
+    where known_machines.known_until is null or answers.checked_at > known_machines.known_until
 
 ),
 
 {% else %}
 
-new_answers as (
+unknown_answers as (
 
-    select * from answers
+    select
+        *,
+        cast(null as {{ dbt.type_timestamp() }}) as known_until
+    from answers
 
 ),
 
 {% endif %}
+
+-- An export that is loaded again in another sweep answers at the same moment as before: that is one answer.
+new_answers as (
+
+    select
+        machine_id,
+        checked_at,
+        known_until,
+        max(sweep) as sweep,
+        max(missing_kbs) as missing_kbs
+    from unknown_answers
+    group by machine_id, checked_at, known_until
+
+),
 
 numbered_answers as (
 
@@ -66,18 +73,18 @@ numbered_answers as (
         machine_id,
         checked_at,
         sweep,
-        row_number() over (partition by machine_id order by checked_at) as answer_number
+        row_number() over (partition by machine_id order by checked_at) as answer_number,
+        coalesce(lag(checked_at) over (partition by machine_id order by checked_at), known_until) as previous_answer_at,
+        lead(checked_at) over (partition by machine_id order by checked_at) as next_answer_at
     from new_answers
 
-{% if is_incremental() %}
+),
 
-    union all
+-- The bound spares all older sweeps' arrays: what a machine that lacks nothing said then is read again and again.
+missed_kbs as (
 
-    -- What is known already is the answer before the first new one.
-    select machine_id, checked_at, cast(null as bigint) as sweep, 0 as answer_number
-    from known_answers
-
-{% endif %}
+    select * from {{ ref('stg_missed_kbs') }}
+    where sweep >= (select min(sweep) from new_answers where missing_kbs > 0)
 
 ),
 
@@ -90,7 +97,8 @@ missed_answers as (
         numbered_answers.checked_at as first_missed_at,
         numbered_answers.checked_at as last_missed_at,
         1 as missed_checks,
-        cast(null as {{ dbt.type_timestamp() }}) as not_missed_at
+        numbered_answers.previous_answer_at,
+        numbered_answers.next_answer_at
     from numbered_answers
     inner join missed_kbs
         on numbered_answers.machine_id = missed_kbs.machine_id
@@ -100,20 +108,21 @@ missed_answers as (
 
     union all
 
-    -- An episode that is open goes on as one long answer.
+    -- An episode that is open goes on, as one long answer before the first new one.
     select
-        known_episodes.machine_id,
-        known_episodes.kb_id,
+        open_episodes.machine_id,
+        open_episodes.kb_id,
         0 as answer_number,
-        known_episodes.first_missed_at,
-        known_episodes.last_missed_at,
-        known_episodes.missed_checks,
-        known_episodes.not_missed_at
-    from known_episodes
+        open_episodes.first_missed_at,
+        open_episodes.last_missed_at,
+        open_episodes.missed_checks,
+        open_episodes.not_missed_at as previous_answer_at,
+        numbered_answers.checked_at as next_answer_at
+    from {{ this }} as open_episodes
     inner join numbered_answers
-        on known_episodes.machine_id = numbered_answers.machine_id
+        on open_episodes.machine_id = numbered_answers.machine_id
         and numbered_answers.answer_number = 1
-    where known_episodes.installed_by is null
+    where open_episodes.installed_by is null
 
 {% endif %}
 
@@ -127,36 +136,17 @@ runs_of_answers as (
         answer_number - row_number() over (partition by machine_id, kb_id order by answer_number) as run_number
     from missed_answers
 
-),
-
-episodes as (
-
-    select
-        machine_id,
-        kb_id,
-        min(first_missed_at) as first_missed_at,
-        max(last_missed_at) as last_missed_at,
-        min(answer_number) as first_answer_number,
-        max(answer_number) as last_answer_number,
-        cast(sum(missed_checks) as bigint) as missed_checks,
-        max(not_missed_at) as not_missed_at
-    from runs_of_answers
-    group by machine_id, kb_id, run_number
-
 )
 
+-- Only a machine's first answer has none before it, only its newest has none after it: where one of a run has none, the
+-- run begins or ends with that. (min and max alone would pass over it.)
 select
-    episodes.machine_id,
-    episodes.kb_id,
-    episodes.first_missed_at,
-    episodes.last_missed_at,
-    answers_after.checked_at as installed_by,
-    coalesce(answers_before.checked_at, episodes.not_missed_at) as not_missed_at,
-    episodes.missed_checks
-from episodes
-left join numbered_answers as answers_before
-    on episodes.machine_id = answers_before.machine_id
-    and episodes.first_answer_number - 1 = answers_before.answer_number
-left join numbered_answers as answers_after
-    on episodes.machine_id = answers_after.machine_id
-    and episodes.last_answer_number + 1 = answers_after.answer_number
+    machine_id,
+    kb_id,
+    min(first_missed_at) as first_missed_at,
+    max(last_missed_at) as last_missed_at,
+    case when count(next_answer_at) = count(*) then max(next_answer_at) end as installed_by,
+    case when count(previous_answer_at) = count(*) then min(previous_answer_at) end as not_missed_at,
+    cast(sum(missed_checks) as bigint) as missed_checks
+from runs_of_answers
+group by machine_id, kb_id, run_number

@@ -24,20 +24,23 @@ summed_checks as (
         tenant,
         machine_id,
         max(sweep) as last_sweep,
-        max(checked_at) as last_checked_at,
         max(case when outcome = 'answered' then checked_at end) as last_answered_at
     from checks
     group by tenant, machine_id
 
 ),
 
-last_outcomes as (
+checked_machines as (
 
     select
-        machine_id,
-        outcome as last_outcome,
-        row_number() over (partition by machine_id order by checked_at desc, sweep desc) as recency
-    from checks
+        summed_checks.*,
+        checks.checked_at as last_checked_at,
+        checks.outcome as last_outcome
+    from summed_checks
+    inner join checks
+        on summed_checks.tenant = checks.tenant
+        and summed_checks.machine_id = checks.machine_id
+        and summed_checks.last_sweep = checks.sweep
 
 ),
 
@@ -45,8 +48,8 @@ last_outcomes as (
 known_machines as (
 
     select
-        coalesce(machines.tenant, summed_checks.tenant) as tenant,
-        coalesce(machines.machine_id, summed_checks.machine_id) as machine_id,
+        coalesce(machines.tenant, checked_machines.tenant) as tenant,
+        coalesce(machines.machine_id, checked_machines.machine_id) as machine_id,
         machines.computer_dns_name,
         machines.os_platform,
         machines.rbac_group_name,
@@ -56,11 +59,12 @@ known_machines as (
         machines.onboarding_status,
         machines.last_seen,
         machines.listed_at,
-        summed_checks.last_sweep,
-        summed_checks.last_checked_at,
-        summed_checks.last_answered_at
+        checked_machines.last_sweep,
+        checked_machines.last_checked_at,
+        checked_machines.last_outcome,
+        checked_machines.last_answered_at
     from machines
-    full outer join summed_checks on machines.machine_id = summed_checks.machine_id
+    full outer join checked_machines on machines.machine_id = checked_machines.machine_id
 
 ),
 
@@ -68,7 +72,6 @@ judged as (
 
     select
         known_machines.*,
-        last_outcomes.last_outcome,
         newest.newest_checked_at,
         coalesce(known_machines.listed_at = newest.newest_listed_at, false) as is_listed,
         coalesce(known_machines.last_sweep = newest.newest_sweep, false) as is_in_newest_sweep,
@@ -81,9 +84,6 @@ judged as (
         ) as is_recently_seen
     from known_machines
     left join newest on known_machines.tenant = newest.tenant
-    left join last_outcomes
-        on known_machines.machine_id = last_outcomes.machine_id
-        and last_outcomes.recency = 1
 
 )
 

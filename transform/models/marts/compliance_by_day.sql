@@ -39,7 +39,7 @@ ranked_answers as (
 
     select
         *,
-        row_number() over (partition by machine_id, day order by checked_at desc) as recency
+        row_number() over (partition by machine_id, day order by checked_at desc, sweep desc) as recency
     from answers
 
 ),
