@@ -198,8 +198,8 @@ def wait_until_asked(simulator: Simulator, running: Running, machines: int, *, s
 def wait_until_loaded(database: Postgres, running: Running) -> None:
     """Until the machines are in the warehouse, and the target has nothing to load for a while.
 
-    A SIGTERM that meets target-postgres 0.8.1 while it loads is lost now and then (1 of 37): its exit is swallowed where
-    it loads, it reads on, and Meltano, which has stopped writing, waits for it without end.
+    A SIGTERM that meets target-postgres 0.8.1 while it loads is lost now and then (1 of 37): the target reads on, and
+    Meltano, which has stopped writing, waits for it without end.
     """
     warehouse = PostgresWarehouse(database, "mde")
     until = time.monotonic() + SECONDS
