@@ -111,18 +111,18 @@ class GovernedAdapter(BoundedAdapter):
 
     def __init__(self, governor: Governor, connections: int) -> None:
         """Take the governor, and how many connections are kept open."""
-        self._governor = governor
+        self.governor = governor
         super().__init__(pool_connections=1, pool_maxsize=connections)
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         while True:
-            self._governor.acquire()
+            self.governor.acquire()
             response = super().send(request, *args, **kwargs)
             if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-                self._governor.succeeded()
+                self.governor.succeeded()
                 return response
-            self._governor.pause(_retry_after(response.headers))
+            self.governor.pause(_retry_after(response.headers))
 
 
 class Session(requests.Session):

@@ -32,6 +32,11 @@ NAMES_OF_USERS = ("TAP_MDE_KBS_", "TARGET_", "MELTANO_", "SINGER_SDK_", "AZURE_"
 TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test: begun last, it would run for minutes beside idle workers."""
+    items.sort(key=lambda item: "test_sixty_nights" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's settings, proxies and authorities from every test."""

@@ -11,6 +11,7 @@ from tap_mde_kbs.errors import ApiError
 from tap_mde_kbs.export import FileSource, ListOfFiles, Page, Pages, Snapshot, SupersededError, moment
 from tap_mde_kbs.storage import ExpiredError, Storage, shown
 from tap_mde_kbs.tap import TapMdeKbs
+from tap_mde_kbs.transport import GovernedAdapter
 from tap_mde_kbs.vulnerabilities import Vulnerabilities
 
 if TYPE_CHECKING:
@@ -129,3 +130,20 @@ def test_new_links_are_the_same_exports_or_it_starts_over(
         else:
             source.read(first, records, tmp_path)
         assert records.devices() == ([] if superseded else ["a"])
+
+
+@pytest.mark.parametrize(("call", "a_minute", "an_hour"), [(ListOfFiles, 5, 20), (Pages, 30, 1000)])
+def test_each_call_has_the_quota_that_is_documented_for_it(
+    tap: TapMdeKbs, call: type[ListOfFiles | Pages], a_minute: int, an_hour: int
+) -> None:
+    """Whatever its query and its case; and no call of another endpoint counts."""
+    url = f"{HOST}{call.path}?pageSize=1"
+    adapter = tap.connection.session.get_adapter(url)
+    assert isinstance(adapter, GovernedAdapter)
+    assert adapter is tap.connection.session.get_adapter(url.lower())
+    assert adapter is not tap.connection.session.get_adapter(f"{HOST}/api/machines")
+    governor = tap.connection.bulk_governors[call.path]
+    assert adapter.governor is governor
+    assert governor.seconds_for(a_minute) < 1
+    assert 60 <= governor.seconds_for(a_minute + 1) < 62
+    assert governor.seconds_for(an_hour) < 3600 <= governor.seconds_for(an_hour + 1)

@@ -234,12 +234,14 @@ class Nights:
         failing: dict[str, str] = {}
         self.history.night()
         self.simulator.faults.clear()
+        self.simulator.tenant.latency = 0.0
         source, interrupt = "per_machine", None
         if kind == "failing":
             some = self._dice.sample(self.fleet.onboarded(), 2)
             failing = {some[0]: "not_found", some[1]: "failed"}
             self.simulator.faults.add(Fault("not_found", machine=some[0]), Fault("503", machine=some[1]))
         elif kind == "killed":
+            self.simulator.tenant.latency = 0.1  # so that the kill does not come too late
             interrupt = Interrupt(signal.SIGKILL, "tap", calls=self._dice.randrange(5, 35))
         elif kind == "export":
             source = "export"
@@ -272,7 +274,7 @@ def test_every_mart_is_right_to_the_row(  # noqa: PLR0917 - fixtures, which pyte
     def before_night() -> float:
         return (fleet.now - BEFORE_NIGHT).timestamp()
 
-    simulator = simulate(fleet, latency=0.01, export_clock=before_night)
+    simulator = simulate(fleet, export_clock=before_night)
     pipeline, _ = connect(simulator, {"default_target_schema": SCHEMA}, seconds_between_states=0.1)
     history = History(simulator)
     nights = Nights(pipeline, history, impatient["PYTHONPATH"])
