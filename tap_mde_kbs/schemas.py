@@ -208,33 +208,19 @@ machine_fields = Fields(
 )
 
 # learn.microsoft.com, "Get missing KBs by device ID"; PublicProductFixDto in the API's $metadata.
-kb_fields = Fields(
-    "missing KB",
-    {
-        "id": text,
-        "name": text,
-        "productsNames": array(text),
-        "url": text,
-        "machineMissedOn": integer,
-        "cveAddressed": integer,
-        "osBuild": build_number,
-    },
-)
+_KB: Mapping[str, Converter] = {
+    "id": text,
+    "name": text,
+    "productsNames": array(text),
+    "url": text,
+    "machineMissedOn": integer,
+    "cveAddressed": integer,
+    "osBuild": build_number,
+}
+kb_fields = Fields("missing KB", _KB)
 
 # The same out of a vulnerability export, by what is grouped of it ("Export software vulnerabilities assessment").
-export_fields = Fields(
-    "export",
-    {
-        "id": text,
-        "name": text,
-        "productsNames": array(text),
-        "url": text,
-        "machineMissedOn": integer,
-        "cveAddressed": integer,
-        "osBuild": build_number,
-        "firstSeenAt": date_time,
-    },
-)
+export_fields = Fields("export", {**_KB, "firstSeenAt": date_time})
 
 _DATE_TIME_OF_LISTING = (
     "When the listing of this run began (UTC), the same for all: a machine below the newest has left."
