@@ -27,7 +27,7 @@ demo: $(OWN_UV)
 
 # The other Pythons first, so that the last line is that of the whole run.
 test: $(OWN_UV)
-	$(RUN) --group test python tests/every_python.py pytest -m every_python
+	$(RUN) --group test python tests/support/every_python.py pytest -m every_python
 	$(RUN) --group test $(PYTEST)
 
 # A file for each worker: one Meltano project is enough.

@@ -20,7 +20,7 @@ from rich.console import Console
 from demo import marts, page, report, transform
 from demo.pipeline import PREFIX, SCHEMA, Pipeline, PipelineError
 from demo.postgres import PostgresError, postgres
-from tap_mde_kbs.simulator import Fault, Fleet, Simulator
+from mde_simulator import Fault, Fleet, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

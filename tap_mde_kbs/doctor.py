@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from tap_mde_kbs import schemas
+from tap_mde_kbs import schema as schemas
 from tap_mde_kbs.errors import TapError, missing_permission, printable
+from tap_mde_kbs.export.records import require as require_duckdb
 from tap_mde_kbs.progress import duration, export_advice, export_seconds
 from tap_mde_kbs.settings import PER_MACHINE
 from tap_mde_kbs.streams import LARGEST_PAGE, ONBOARDED
-from tap_mde_kbs.vulnerabilities import require as require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tap_mde_kbs.client import Connection
+    from tap_mde_kbs.api.client import Connection
     from tap_mde_kbs.streams import Machines, MissingKbs
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from tap_mde_kbs.errors import printable
-from tap_mde_kbs.output import signals_held
+from tap_mde_kbs.messages import signals_held
 
 if TYPE_CHECKING:
     import logging
 
-    from tap_mde_kbs.client import Connection
-    from tap_mde_kbs.pool import Answer
-    from tap_mde_kbs.sweep import Outcome, Sweep, Verdict
+    from tap_mde_kbs.api.client import Connection
+    from tap_mde_kbs.sweep.pool import Answer
+    from tap_mde_kbs.sweep.sweep import Outcome, Sweep, Verdict
 
 SECONDS_BETWEEN_LINES = 10.0
 BAR_WIDTH = 30

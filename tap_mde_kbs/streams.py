@@ -23,18 +23,18 @@ from singer_sdk.mapper import RemoveRecordTransform
 from singer_sdk.singerlib import ActivateVersionMessage
 from typing_extensions import override
 
-from tap_mde_kbs import schemas
-from tap_mde_kbs.bookmark import Bookmark
-from tap_mde_kbs.client import DefenderStream
+from tap_mde_kbs import schema as schemas
+from tap_mde_kbs.api.client import DefenderStream
+from tap_mde_kbs.api.governor import Stopped
 from tap_mde_kbs.errors import API_REMEDIES, BadRequestError, NoAnswerError, NotFoundError, TapError
-from tap_mde_kbs.export import PERMISSION, Export, FileSource, ListOfFiles, Pages, PageSource, Source, Taken
-from tap_mde_kbs.governor import Stopped
-from tap_mde_kbs.listing import walk
-from tap_mde_kbs.pool import Answer, NotFound, Pool, Threads, Unavailable
+from tap_mde_kbs.export.download import Storage
+from tap_mde_kbs.export.export import PERMISSION, Export, FileSource, ListOfFiles, Pages, PageSource, Source, Taken
 from tap_mde_kbs.progress import Progress
 from tap_mde_kbs.settings import EXPORT, PER_MACHINE
-from tap_mde_kbs.storage import Storage
-from tap_mde_kbs.sweep import ApiDown, Listed, Outcome, Sweep, Verdict, believe, sweeps
+from tap_mde_kbs.state import Bookmark
+from tap_mde_kbs.sweep.machine_list import walk
+from tap_mde_kbs.sweep.pool import Answer, NotFound, Pool, Threads, Unavailable
+from tap_mde_kbs.sweep.sweep import ApiDown, Listed, Outcome, Sweep, Verdict, believe, sweeps
 
 if TYPE_CHECKING:
     import logging
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from singer_sdk.helpers.types import Context
     from singer_sdk.tap_base import Tap
 
-    from tap_mde_kbs.client import Connection
+    from tap_mde_kbs.api.client import Connection
 
 LARGEST_PAGE = 10_000
 """The most machines that the API gives at once."""

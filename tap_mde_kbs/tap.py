@@ -21,13 +21,13 @@ from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_mde_kbs import settings
-from tap_mde_kbs.bookmark import Bookmark, ListBookmark
-from tap_mde_kbs.client import Connection
+from tap_mde_kbs.api.client import Connection
 from tap_mde_kbs.doctor import Doctor, Line, report
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, missing_permission, printable
-from tap_mde_kbs.output import Redaction, Writer, hold_signals, signals_held
+from tap_mde_kbs.export.records import require as require_duckdb
+from tap_mde_kbs.messages import Redaction, Writer, hold_signals, signals_held
+from tap_mde_kbs.state import Bookmark, ListBookmark
 from tap_mde_kbs.streams import KbCves, Machines, MissingKbs, MissingKbsChecks
-from tap_mde_kbs.vulnerabilities import require as require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

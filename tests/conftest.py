@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 
 from demo.postgres import Postgres
 from demo.postgres import postgres as throw_away_postgres
-from tap_mde_kbs.simulator import Fleet, Simulator
-from tests.environments import environment, loader
+from mde_simulator import Fleet, Simulator
+from tests.support.environments import environment, loader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tap_mde_kbs.export import ListOfFiles
-from tap_mde_kbs.storage import GZIP, Storage
+from tap_mde_kbs.export.download import GZIP, Storage
+from tap_mde_kbs.export.export import ListOfFiles
+from tap_mde_kbs.export.records import THREADS, Vulnerabilities, spellings
 from tap_mde_kbs.tap import TapMdeKbs
-from tap_mde_kbs.vulnerabilities import THREADS, Vulnerabilities, spellings
 from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant
 
 if TYPE_CHECKING:

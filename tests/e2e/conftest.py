@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.e2e.pipeline import Pipeline, postgres_loader
-from tests.e2e.warehouse import PostgresWarehouse
+from tests.support.pipeline import Pipeline, postgres_loader
+from tests.support.warehouse import PostgresWarehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from demo.postgres import Postgres
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
 
 SCHEMAS = (f"e2e_{number}" for number in itertools.count(1))
 

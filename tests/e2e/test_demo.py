@@ -19,10 +19,10 @@ import pytest
 
 from demo.__main__ import NIGHTS
 from demo.page import KINDS
-from tests.browser import PHONE, browser
-from tests.e2e.demo_truth import Truth
-from tests.e2e.looks import ON_PAPER, look
-from tests.page import Report
+from tests.support.browser import PHONE, browser
+from tests.support.demo_truth import Truth
+from tests.support.looks import ON_PAPER, look
+from tests.support.page import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.pipeline import Interrupt, Loader, Pipeline
-from tests.e2e.warehouse import (
+from tests.support.environments import settings_of
+from tests.support.pipeline import Interrupt, Loader, Pipeline
+from tests.support.warehouse import (
     AskedWarehouse,
     assert_right_so_far,
     pairs,
@@ -16,12 +17,11 @@ from tests.e2e.warehouse import (
     true_machines,
     true_missing_kbs,
 )
-from tests.environments import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tap_mde_kbs.simulator import Fleet
+    from mde_simulator import Fleet
     from tests.conftest import Programs, StartSimulator
 
 ROWS = 90

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import EXPORT as EXPORT_QUOTA
-from tap_mde_kbs.simulator import ExportShape, Fault, Fleet, Quota
-from tests.catalogs import selecting
-from tests.e2e.process import started
-from tests.singer import Messages, Target, hurrying, run_tap
+from mde_simulator import EXPORT as EXPORT_QUOTA
+from mde_simulator import ExportShape, Fault, Fleet, Quota
+from tests.support.catalogs import selecting
+from tests.support.process import started
+from tests.support.singer import Messages, Target, hurrying, run_tap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
     from tests.e2e.conftest import Connect
-    from tests.e2e.warehouse import Warehouse
+    from tests.support.warehouse import Warehouse
 
 SOURCES = ("export", "export_json")
 AMID = 80

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tap_mde_kbs.simulator import Fault, Fleet
-from tests.singer import Messages, Target, lacking, run_tap
+from mde_simulator import Fault, Fleet
+from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
 KBS = "/api/machines/*/getmissingkbs"

@@ -6,17 +6,17 @@ import ast
 import signal
 from typing import TYPE_CHECKING
 
-from tests import readme
-from tests.e2e.pipeline import Interrupt, Loader, Pipeline
-from tests.e2e.warehouse import AskedWarehouse, pairs, through_duckdb, true_missing_kbs
-from tests.environments import settings_of
+from tests.support import readme
+from tests.support.environments import settings_of
+from tests.support.pipeline import Interrupt, Loader, Pipeline
+from tests.support.warehouse import AskedWarehouse, pairs, through_duckdb, true_missing_kbs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from tests.conftest import Programs, StartSimulator
-    from tests.e2e.warehouse import Row
+    from tests.support.warehouse import Row
 
 KILL = Interrupt(signal.SIGKILL, calls=30)
 

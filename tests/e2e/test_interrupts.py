@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import Fault, Fleet
-from tests.e2e.pipeline import Interrupt, Pipeline, Run
-from tests.e2e.process import started
-from tests.e2e.warehouse import pairs, true_machines, true_missing_kbs
-from tests.singer import Target, lacking
+from mde_simulator import Fault, Fleet
+from tests.support.pipeline import Interrupt, Pipeline, Run
+from tests.support.process import started
+from tests.support.singer import Target, lacking
+from tests.support.warehouse import pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
     from tests.e2e.conftest import Connect
 

@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import PYTHON
-from tests.e2e.meltano_project import MELTANO, Meltano, Project, asked_of, commands, wait_until_asked, wait_until_loaded
-from tests.e2e.warehouse import PostgresWarehouse, pairs, true_machines, true_missing_kbs
-from tests.environments import environment
+from tests.support.environments import environment
+from tests.support.meltano_project import (
+    MELTANO,
+    Meltano,
+    Project,
+    asked_of,
+    commands,
+    wait_until_asked,
+    wait_until_loaded,
+)
+from tests.support.warehouse import PostgresWarehouse, pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from demo.postgres import Postgres
-    from tap_mde_kbs.simulator import Fleet
+    from mde_simulator import Fleet
     from tests.conftest import StartSimulator
 
 pytestmark = pytest.mark.meltano

@@ -16,10 +16,10 @@ from demo.marts import Marts
 from demo.page import render
 from demo.pipeline import Pipeline
 from demo.postgres import postgres as throw_away_postgres
-from tap_mde_kbs.simulator import Fleet, Simulator
-from tests.browser import PHONE, BrowserError, browser, find
-from tests.e2e.looks import look
-from tests.page import Report
+from mde_simulator import Fleet, Simulator
+from tests.support.browser import PHONE, BrowserError, browser, find
+from tests.support.looks import look
+from tests.support.page import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

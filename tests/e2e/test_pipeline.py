@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from demo.postgres import Postgres
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
 Pairs = set[tuple[str, str]]

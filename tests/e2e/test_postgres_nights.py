@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import Fault, Fleet
-from tap_mde_kbs.simulator.devices import NULLABLE, ODD_NAMES
-from tests.e2e.pipeline import Interrupt
-from tests.e2e.warehouse import Warehouse, assert_right_so_far, pairs, true_machines, true_missing_kbs
-from tests.singer import TAP, run_tap
+from mde_simulator import Fault, Fleet
+from mde_simulator.fleet.devices import NULLABLE, ODD_NAMES
+from tests.support.pipeline import Interrupt
+from tests.support.singer import TAP, run_tap
+from tests.support.warehouse import Warehouse, assert_right_so_far, pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from demo.clock import environment_at
-from tap_mde_kbs.simulator import Fault, Fleet
-from tests.e2e.pipeline import Interrupt
-from tests.environments import settings_of
+from mde_simulator import Fault, Fleet
+from tests.support.environments import settings_of
+from tests.support.pipeline import Interrupt
 from tests.transform.marts import assert_true
 from tests.transform.truth import Check, KbCve, Machine, MissingKb, Tenant, Truth
 from tests.transform.warehouses import OnDuckDb, OnPostgres, Warehouse, default_deadlines
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from demo.postgres import Postgres
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import Programs, StartSimulator
     from tests.e2e.conftest import Connect
-    from tests.e2e.pipeline import Pipeline, Run
+    from tests.support.pipeline import Pipeline, Run
     from tests.transform.truth import Pair
 
 NIGHTS = 60

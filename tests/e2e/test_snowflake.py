@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs import schemas
-from tap_mde_kbs.simulator import Fleet
-from tests.e2e.pipeline import Loader, Pipeline
-from tests.e2e.warehouse import AskedWarehouse, pairs, true_missing_kbs
-from tests.environments import ROOT, settings_of
-from tests.singer import clean_environ
+from mde_simulator import Fleet
+from tap_mde_kbs import schema as schemas
+from tests.support.environments import ROOT, settings_of
+from tests.support.pipeline import Loader, Pipeline
+from tests.support.singer import clean_environ
+from tests.support.warehouse import AskedWarehouse, pairs, true_missing_kbs
 
 if TYPE_CHECKING:
     from tests.conftest import Programs, StartSimulator
 
+SUPPORT = Path(__file__).parents[1] / "support"
 BESIDES = (
     "fakesnow==0.12.1",
     # 1.12 depends on a package that builds only with files from GitHub.
@@ -42,7 +43,7 @@ def connect(programs: Programs, folder: Path, **settings: Any) -> tuple[Loader, 
     python = str(programs("target-snowflake", *BESIDES) / "python")
     databases = folder / "databases"
     databases.mkdir()
-    command = [python, str(Path(__file__).with_name("fake_snowflake.py")), str(databases)]
+    command = [python, str(SUPPORT / "fake_snowflake.py"), str(databases)]
     config = {**settings_of("target-snowflake"), **ACCOUNT, **settings}
     return Loader([*command, "load"], config), AskedWarehouse([*command, "query", "MDE"], folder)
 
@@ -79,7 +80,7 @@ def test_the_second_night_is_right_in_the_emulator(
 
 def build(programs: Programs, folder: Path) -> None:
     """The first build of the models, without their tests."""
-    program = str(Path(__file__).with_name("dbt_on_fakesnow.py"))
+    program = str(SUPPORT / "dbt_on_fakesnow.py")
     project = str(ROOT / "transform")
     options = ["--target=snowflake", "--threads=1", "--exclude-resource-type=test", "--exclude-resource-type=unit_test"]
     places = [

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import Fault, Fleet
-from tests.e2e.process import started
-from tests.environments import uv
-from tests.singer import Target, lacking
+from mde_simulator import Fault, Fleet
+from tests.support.environments import uv
+from tests.support.process import started
+from tests.support.singer import Target, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
 State = dict[str, Any]
@@ -226,7 +226,7 @@ def merge(tmp_path: Path) -> Any:
     environ = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
 
     def merged(histories: list[list[tuple[str, State]]]) -> list[State]:
-        program = Path(__file__).with_name("meltano_merge.py")
+        program = Path(__file__).parents[1] / "support" / "meltano_merge.py"
         results = tmp_path / "merged.json"
         command = [uv(), "run", "--no-project", "--isolated", "--with", MELTANO, "python", str(program)]
         done = subprocess.run(

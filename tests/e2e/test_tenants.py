@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tap_mde_kbs.simulator import Fleet
-from tests import readme
-from tests.e2e.pipeline import Pipeline, postgres_loader
-from tests.e2e.warehouse import Key, PostgresWarehouse, pairs, true_missing_kbs
+from mde_simulator import Fleet
+from tests.support import readme
+from tests.support.pipeline import Pipeline, postgres_loader
+from tests.support.warehouse import Key, PostgresWarehouse, pairs, true_missing_kbs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from demo.postgres import Postgres
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
     from tests.e2e.conftest import Connect
 

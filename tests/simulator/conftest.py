@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import Fleet, Simulator
+from mde_simulator import Fleet, Simulator
 
 from .door import Door
 

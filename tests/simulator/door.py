@@ -10,7 +10,7 @@ import requests
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from tap_mde_kbs.simulator import Simulator
+    from mde_simulator import Simulator
 
 SCOPE = "https://api.securitycenter.microsoft.com/.default"
 

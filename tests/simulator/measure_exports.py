@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tap_mde_kbs.simulator import Exports, ExportShape, Fleet
+from mde_simulator import Exports, ExportShape, Fleet
 
 
 def main(machines: int = 5_000, records: int = 200, width: int = 1_000, files: int = 8) -> None:

@@ -73,7 +73,7 @@ def client(environment: Environment, connections: int, seconds: float, results: 
 
 def main(processes: int = 3, connections: int = 2, seconds: int = 5) -> None:
     """Start, ask, print."""
-    command = [sys.executable, "-m", "tap_mde_kbs.simulator", "--no-quota"]
+    command = [sys.executable, "-m", "mde_simulator", "--no-quota"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
         environment: Environment = {}
         for line in simulator.stdout or ():

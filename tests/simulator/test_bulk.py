@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tap_mde_kbs.simulator import EXPORT as EXPORT_LIMITS
-from tap_mde_kbs.simulator import EXPORT_JSON, Fleet, Quota
+from mde_simulator import EXPORT as EXPORT_LIMITS
+from mde_simulator import EXPORT_JSON, Fleet, Quota
 
 from .downloads import EXPORT, JSON, links, pairs, rows
 

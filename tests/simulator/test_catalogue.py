@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from tap_mde_kbs.simulator.catalogue import SOFTWARE, WINDOWS, Catalogue, patch_tuesday
+from mde_simulator.fleet.catalogue import SOFTWARE, WINDOWS, Catalogue, patch_tuesday
 
 START = date(2026, 1, 5)
 

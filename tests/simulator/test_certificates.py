@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
 from cryptography.x509 import load_pem_x509_certificate
 
-from tap_mde_kbs.simulator import certificates
+from mde_simulator.http import certificates
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tap_mde_kbs.simulator import Fleet
-from tap_mde_kbs.simulator.certificates import make_client_certificate
-from tap_mde_kbs.simulator.faults import KINDS
-from tap_mde_kbs.simulator.identity import BEARER_FORMS
+from mde_simulator import Fleet
+from mde_simulator.entra.identity import BEARER_FORMS
+from mde_simulator.faults.faults import KINDS
+from mde_simulator.http.certificates import make_client_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COMMAND = [sys.executable, "-m", "tap_mde_kbs.simulator"]
+COMMAND = [sys.executable, "-m", "mde_simulator"]
 
 
 class Running:

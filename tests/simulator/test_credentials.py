@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from tap_mde_kbs.simulator import Issuer, certificates
-from tap_mde_kbs.simulator.credentials import JWT_BEARER, THUMBPRINTS
-from tap_mde_kbs.simulator.tokens import encoded, sign
+from mde_simulator import Issuer
+from mde_simulator.entra.credentials import JWT_BEARER, THUMBPRINTS
+from mde_simulator.entra.tokens import encoded, sign
+from mde_simulator.http import certificates
 
 from .door import SCOPE
 from .signing import application, opens, sign_in

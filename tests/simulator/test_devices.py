@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from tap_mde_kbs.simulator import Fleet
-from tap_mde_kbs.simulator.devices import NULLABLE, ODD_NAMES, PLATFORMS
+from mde_simulator import Fleet
+from mde_simulator.fleet.devices import NULLABLE, ODD_NAMES, PLATFORMS
 
 FLEET = Fleet(2000, seed=5)
 MACHINES = [FLEET.machine(id_) for id_ in FLEET.listed()]

@@ -12,7 +12,8 @@ import pytest
 import requests
 import urllib3
 
-from tap_mde_kbs.simulator import ExportShape, Fault, Fleet, storage
+from mde_simulator import ExportShape, Fault, Fleet
+from mde_simulator.exports import storage
 
 from .downloads import EXPORT, JSON, download, links, pairs, rows, rows_of
 

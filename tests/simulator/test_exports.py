@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.simulator import Exports, ExportShape, Fleet
-from tap_mde_kbs.simulator.catalogue import patch_tuesday
-from tap_mde_kbs.simulator.exports import EVERY, KEPT
+from mde_simulator import Exports, ExportShape, Fleet
+from mde_simulator.exports.exports import EVERY, KEPT
+from mde_simulator.fleet.catalogue import patch_tuesday
 
 from .downloads import closing, download, files, links, missed_on, pairs, rows, rows_of, worst
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tap_mde_kbs.simulator import Fault, Faults, Fleet
-from tap_mde_kbs.simulator.faults import KINDS
+from mde_simulator import Fault, Faults, Fleet
+from mde_simulator.faults.faults import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

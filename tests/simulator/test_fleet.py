@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tap_mde_kbs.simulator import Fleet
+from mde_simulator import Fleet
 
 
 def picture(fleet: Fleet) -> object:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tap_mde_kbs.simulator import Fault
-from tap_mde_kbs.simulator.faults import LOGIN
-from tap_mde_kbs.simulator.hostile import CONTROLS, bomb
+from mde_simulator import Fault
+from mde_simulator.faults.faults import LOGIN
+from mde_simulator.faults.hostile import CONTROLS, bomb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

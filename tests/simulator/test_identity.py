@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msal
 import pytest
 
-from tap_mde_kbs.simulator import Fleet, Simulator
-from tap_mde_kbs.simulator.entra import ERRORS
-from tap_mde_kbs.simulator.identity import BEARER_FORMS, ROLES
-from tap_mde_kbs.simulator.simulator import AUTH_METHODS
+from mde_simulator import Fleet, Simulator
+from mde_simulator.entra.entra import ERRORS
+from mde_simulator.entra.identity import BEARER_FORMS, ROLES
+from mde_simulator.simulator import AUTH_METHODS
 
 from .door import SCOPE
 from .signing import opens, sign_in

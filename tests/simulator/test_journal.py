@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_mde_kbs.simulator import Fault, Quota
+from mde_simulator import Fault, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable

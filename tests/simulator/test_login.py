@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from msal.exceptions import MsalServiceError
 
-from tap_mde_kbs.simulator import Fault
-from tap_mde_kbs.simulator.faults import DISCOVERY, LOGIN
+from mde_simulator import Fault
+from mde_simulator.faults.faults import DISCOVERY, LOGIN
 
 from .door import SCOPE
 from .signing import application, sign_in

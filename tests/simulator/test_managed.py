@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tap_mde_kbs.simulator import Fault, Fleet, Simulator
+from mde_simulator import Fault, Fleet, Simulator
 
 from .signing import AUDIENCE, managed, opens
 from .test_identity import claims

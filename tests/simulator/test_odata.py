@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_mde_kbs.simulator.odata import Filter, ODataError, Options, moment
+from mde_simulator.defender.odata import Filter, ODataError, Options, moment
 
 if TYPE_CHECKING:
-    from tap_mde_kbs.simulator.catalogue import Record
+    from mde_simulator.fleet.catalogue import Record
 
 MACHINE: Record = {
     "id": "a1",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_mde_kbs.simulator import Quota
+from mde_simulator import Quota
 
 
 class Clock:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tap_mde_kbs.simulator import Fleet
+from mde_simulator import Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tap_mde_kbs.simulator import Fault, Fleet, Simulator
+from mde_simulator import Fault, Fleet, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

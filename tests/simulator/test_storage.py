@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tap_mde_kbs.simulator import Fleet, Simulator
+from mde_simulator import Fleet, Simulator
 
 from .downloads import download, links, rows_of
 

@@ -19,7 +19,7 @@ from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg.rows import dict_row
 
-from tap_mde_kbs.schemas import KB_CVES, MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tap_mde_kbs.schema import KB_CVES, MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
 from tests.transform.truth import Deadline
 
 if TYPE_CHECKING:

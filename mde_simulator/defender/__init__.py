@@ -1,0 +1,1 @@
+"""The Defender API: its routes, OData options, bulk calls, and the quota."""

@@ -1,0 +1,1 @@
+"""The truth: machines, updates, CVEs, and who misses what on any day."""

@@ -1,0 +1,426 @@
+"""The fleet: which machines a tenant has, and which updates each of them misses, on any day.
+
+State only: it knows no HTTP. The same for the same seed; time passes by `pass_days`, and every
+past day can still be asked, so that a test knows the truth. What is done by hand (`install`,
+`remove`, `change`, …) happens on the present day. Safe to use while a server answers from it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import date, datetime, time, timedelta, timezone
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
+
+from mde_simulator.fleet.catalogue import Catalogue, Record, Update, dice
+from mde_simulator.fleet.devices import RETENTION, Device, describe, make_device
+from mde_simulator.fleet.picture import Assessed, Content, Kb, Picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+START = date(2026, 1, 5)
+#: The time of day at which a night's run finds the fleet.
+NIGHT = time(2, 0, tzinfo=timezone.utc)
+#: New machines a day for each machine of the first day.
+ARRIVALS = 0.001
+#: A duplicate is served again so many places after the first.
+DUPLICATE_DISTANCE = 25
+#: Devices added by hand are numbered from here.
+BY_HAND = 10_000_000
+#: A device that left, or may no longer be seen, is in pictures for so many days more; and of the
+#: discovered Windows devices one in so many is.
+LINGERS, DISCOVERED = 2, 4
+T = TypeVar("T")
+#: What was done by hand, with the day, oldest first.
+History = list[tuple[int, T]]
+
+
+def latest(history: History[T] | None, day: int) -> T | None:
+    """The last entry made up to and with `day`."""
+    found = [value for when, value in history or () if when <= day]
+    return found[-1] if found else None
+
+
+@dataclass(eq=False)
+class Fleet:
+    """A tenant's machines.
+
+    Args:
+        machines: How many are listed on day 0 (distinct ids), the discovered ones among them.
+        seed: Another seed, another fleet.
+        night: The day to begin on, the same as passing so many days.
+        start: The date of day 0.
+        discovered: The share of devices that were only discovered, not onboarded.
+        duplicates: The share of machines whose id comes twice in the listing.
+        extra_fields: Properties nobody documented, added to every machine.
+    """
+
+    machines: int = 250
+    seed: int = 0
+    _: KW_ONLY
+    night: int = 0
+    start: date = START
+    discovered: float = 0.1
+    duplicates: float = 0.01
+    extra_fields: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.machines < 0 or self.night < 0:
+            message = "A fleet has no fewer than 0 machines, and begins on day 0 or later."
+            raise ValueError(message)
+        self.day = self.night
+        self.version = 0
+        self._lock = threading.RLock()
+        self._catalogue = Catalogue(self.seed, self.start)
+        self._arrived_until = 0
+        self._arrival_phase = dice(self.seed, "arrivals").random()
+        self._devices = [make_device(self.seed, index, 0, self.discovered) for index in range(self.machines)]
+        self._added: list[Device] = []
+        self._by_id = {device.id: device for device in self._devices}
+        self._changes: dict[str, History[Record]] = {}
+        self._kb_changes: dict[str, Record] = {}
+        self._installs: dict[str, dict[str, History[bool]]] = {}
+        self._shown: dict[str, History[bool]] = {}
+        self._repeated: set[str] = set()
+        self._cache: dict[tuple[object, ...], object] = {}
+        self._pictures: WeakSet[Picture] = WeakSet()
+        self._arrive()
+
+    # Time
+
+    @property
+    def now(self) -> datetime:
+        """The simulated time of the present day's run."""
+        return datetime.combine(self.start + timedelta(days=self.day), NIGHT)
+
+    def pass_days(self, days: int = 1) -> None:
+        """Let time pass: updates are published and installed, machines come, go quiet, leave."""
+        if days < 0:
+            message = "Time passes forwards only."
+            raise ValueError(message)
+        with self._changing():
+            self.day += days
+            self._arrive()
+
+    pass_nights = pass_days
+
+    def _arrive(self) -> None:
+        while self._arrived_until < self.day:
+            self._arrived_until += 1
+            wanted = int(self.machines * ARRIVALS * self._arrived_until + self._arrival_phase)
+            for index in range(len(self._devices), self.machines + wanted):
+                device = make_device(self.seed, index, self._arrived_until, self.discovered)
+                self._devices.append(device)
+                self._by_id[device.id] = device
+
+    # What is there
+
+    def listed(self, day: int | None = None) -> tuple[str, ...]:
+        """The ids of the machines that the API lists, each once, in its order."""
+        day = self._day(day)
+        with self._lock:
+            key = ("listed", self.version, day)
+            if key not in self._cache:
+                self._cache[key] = tuple(
+                    device.id for device in (*self._devices, *self._added) if self._is_listed(device, day)
+                )
+            found = self._cache[key]
+            return found if isinstance(found, tuple) else ()
+
+    def onboarded(self, day: int | None = None) -> tuple[str, ...]:
+        """The listed machines that are assessed; a null status counts as onboarded."""
+        day = self._day(day)
+        with self._lock:
+            return tuple(id_ for id_ in self.listed(day) if self._is_onboarded(id_, day))
+
+    def listing(self) -> list[str]:
+        """The ids as the list serves them: some twice."""
+        with self._lock:
+            return self._with_duplicates(self.listed())
+
+    def machine(self, machine_id: str) -> Record:
+        """A machine as the API shows it today, a copy.
+
+        Raises:
+            KeyError: It is not listed.
+        """
+        with self._lock:
+            device = self._by_id[machine_id]
+            if not self._is_listed(device, self.day):
+                raise KeyError(machine_id)
+            record = describe(device, self.day, self.now)
+            record.update(deepcopy(dict(self.extra_fields)))
+            for day, fields in self._changes.get(machine_id, ()):
+                if day <= self.day:
+                    record.update(deepcopy(fields))
+            return record
+
+    def is_listed(self, machine_id: str) -> bool:
+        """Whether the API knows this id today."""
+        with self._lock:
+            device = self._by_id.get(machine_id)
+            return device is not None and self._is_listed(device, self.day)
+
+    def missing(self, day: int | None = None) -> dict[str, frozenset[str]]:
+        """The truth: what each listed and onboarded machine misses, today or on a past day."""
+        day = self._day(day)
+        with self._lock:
+            return {id_: frozenset(update.id for update in self._missing(id_, day)) for id_ in self.onboarded(day)}
+
+    def missing_kbs(self, machine_id: str) -> list[Record]:
+        """The rows that `getmissingkbs` serves today; none for a machine that is not assessed.
+
+        Raises:
+            KeyError: The machine is not listed.
+        """
+        with self._lock:
+            if not self.is_listed(machine_id):
+                raise KeyError(machine_id)
+            if not self._is_onboarded(machine_id, self.day):
+                return []
+            missed_on = self.missed_on()
+            return [self._row(update, missed_on[update.id]) for update in self._missing(machine_id, self.day)]
+
+    def kb(self, kb_id: str) -> Record:
+        """An update that is published by today, as a row of an answer.
+
+        Raises:
+            KeyError: There is no such update yet.
+        """
+        with self._lock:
+            return self._row(self._update(kb_id), self.missed_on()[kb_id])
+
+    def kbs(self, day: int | None = None) -> tuple[str, ...]:
+        """The updates published by then, oldest first."""
+        day = self._day(day)
+        with self._lock:
+            return tuple(update.id for update in self._catalogue.published(day))
+
+    def missed_on(self) -> Counter[str]:
+        """On how many machines each update is missing today."""
+        with self._lock:
+            key = ("missed_on", self.version)
+            if key not in self._cache:
+                self._cache[key] = Counter(
+                    update.id for id_ in self.onboarded() for update in self._missing(id_, self.day)
+                )
+            found = self._cache[key]
+            return found if isinstance(found, Counter) else Counter()
+
+    def products(self, kb_id: str) -> tuple[str, ...]:
+        """The products of an update, whatever `change_kb` says of its row."""
+        with self._lock:
+            return self._update(kb_id).products
+
+    def exposure(self, product: str) -> tuple[int, int]:
+        """On how many machines a product misses an update, and on how many it is installed."""
+        with self._lock:
+            having = [id_ for id_ in self.onboarded() if product in self._by_id[id_].software]
+            exposed = sum(any(product in update.products for update in self._missing(id_, self.day)) for id_ in having)
+            return exposed, len(having)
+
+    def picture(self) -> Picture:
+        """What vulnerability management knows now; later changes do not change it.
+
+        In it are the onboarded machines that are listed, those gone for less than `LINGERS` days, and
+        one in `DISCOVERED` of the discovered ones.
+        """
+        with self._lock:
+            picture = Picture(self._look, self._lock)
+            self._pictures.add(picture)
+            return picture
+
+    # What a test does by hand
+
+    def install(self, machine_id: str, kb_id: str) -> None:
+        """From today on the machine has the update."""
+        self._set_installed(machine_id, kb_id, installed=True)
+
+    def uninstall(self, machine_id: str, kb_id: str) -> None:
+        """From today on the machine misses the update, whatever its software."""
+        self._set_installed(machine_id, kb_id, installed=False)
+
+    def remove(self, machine_id: str) -> None:
+        """The machine leaves today, for good."""
+        with self._changing():
+            device = replace(self._by_id[machine_id], left=self.day)
+            self._by_id[machine_id] = device
+            for devices in (self._devices, self._added):
+                devices[:] = [device if old.id == machine_id else old for old in devices]
+
+    def add(self, **fields: object) -> str:
+        """A machine comes today, plain but for `fields` (in the API's names). Its id is given."""
+        with self._changing():
+            made = make_device(self.seed, BY_HAND + len(self._added), self.day, 0.0)
+            device = replace(made, id=str(fields.get("id", made.id)), quiet=None)
+            if device.id in self._by_id:
+                message = f"There is a machine {device.id} already."
+                raise ValueError(message)
+            self._added.append(device)
+            self._by_id[device.id] = device
+            self.change(device.id, **fields)
+            return device.id
+
+    def change(self, machine_id: str, **fields: object) -> None:
+        """Set properties of a machine, documented or not, from today on."""
+        with self._changing():
+            self._changes.setdefault(self._by_id[machine_id].id, []).append((self.day, fields))
+
+    def change_kb(self, kb_id: str, **fields: object) -> None:
+        """Set properties of an update as it is served."""
+        with self._changing():
+            self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
+
+    def repeat(self, machine_id: str) -> None:
+        """The listing has this machine twice in a row, and the rest one place later."""
+        with self._changing():
+            self._repeated.add(self._by_id[machine_id].id)
+
+    def hide(self, machine_ids: Iterable[str]) -> None:
+        """From today on the application may not see these: a device group was taken away."""
+        self._show(machine_ids, shown=False)
+
+    def show(self, machine_ids: Iterable[str]) -> None:
+        """The application may see these again."""
+        self._show(machine_ids, shown=True)
+
+    # Inner workings; the lock is held
+
+    def _day(self, day: int | None) -> int:
+        if day is None:
+            return self.day
+        if not 0 <= day <= self.day:
+            message = f"Day {day} is not between 0 and today, {self.day}."
+            raise ValueError(message)
+        return day
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Something changes: pictures that nobody looked at are taken just before."""
+        with self._lock:
+            for picture in list(self._pictures):
+                picture.take()
+            self._pictures.clear()
+            yield
+            self.version += 1
+            self._cache.clear()
+
+    def _is_listed(self, device: Device, day: int) -> bool:
+        return device.present(day) and latest(self._shown.get(device.id), day) is not False
+
+    def _is_onboarded(self, machine_id: str, day: int) -> bool:
+        changes = self._changes.get(machine_id, [])
+        key = "onboardingStatus"
+        statuses = [(when, fields) for when, fields in changes if key in fields]
+        changed = latest(statuses, day)
+        if changed is not None:
+            return changed[key] in ("Onboarded", None)
+        return self._by_id[machine_id].onboarded
+
+    def _missing(self, machine_id: str, day: int) -> list[Update]:
+        device = self._by_id[machine_id]
+        updates = self._catalogue.applicable(device.software, day)
+        by_hand = self._installs.get(machine_id)
+        if not by_hand:
+            return [update for update in updates if not device.installed(update, day)]
+        missing = []
+        for update in self._catalogue.published(day):
+            installed = latest(by_hand.get(update.id), day)
+            if installed is None:
+                installed = update not in updates or device.installed(update, day)
+            if not installed:
+                missing.append(update)
+        return missing
+
+    def _update(self, kb_id: str) -> Update:
+        for update in self._catalogue.published(self.day):
+            if update.id == kb_id:
+                return update
+        raise KeyError(kb_id)
+
+    def _row(self, update: Update, missed_on: int) -> Record:
+        return update.row(missed_on) | deepcopy(self._kb_changes.get(update.id, {}))
+
+    def _look(self) -> Content:
+        devices, kbs = [], dict[str, Kb]()
+        for device in (*self._devices, *self._added):
+            if self._is_assessed(device):
+                missing = self._missing(device.id, self.day)
+                kbs |= {update.id: self._kb(update) for update in missing if update.id not in kbs}
+                devices.append(self._assessed(device, missing))
+        return Content(self.now, tuple(devices), kbs)
+
+    def _is_assessed(self, device: Device) -> bool:
+        if not self._is_onboarded(device.id, self.day):
+            discovered = device.index % DISCOVERED == 1 and bool(device.platform[2])
+            return discovered and self._is_listed(device, self.day)
+        if self._is_listed(device, self.day):
+            return True
+        when, shown = self._shown.get(device.id, [(0, True)])[-1]
+        gone = device.left if shown else min(device.left, when)
+        forgotten = device.quiet is not None and gone - device.quiet >= RETENTION
+        return gone <= self.day < gone + LINGERS and not forgotten
+
+    def _assessed(self, device: Device, missing: list[Update]) -> Assessed:
+        record = describe(device, self.day, self.now)
+        for _, fields in self._changes.get(device.id, ()):
+            record.update(fields)
+        name, group = record["computerDnsName"], record["rbacGroupName"]
+        group_id = str(record["rbacGroupId"])
+        return Assessed(
+            id=device.id,
+            index=device.index,
+            added=device.index >= BY_HAND,
+            phase=device.phase,
+            name=name if isinstance(name, str) else None,
+            group=group if isinstance(group, str) else None,
+            group_id=int(group_id) if group_id.isdecimal() else 0,
+            platform=str(record["osPlatform"]),
+            version=f"{device.platform[4]}.{device.platform[5]}",
+            architecture="arm64" if record["osProcessor"] == "arm64" else "x64",
+            onboarded=self._is_onboarded(device.id, self.day),
+            arrived=self.start + timedelta(days=device.joined) if device.joined else None,
+            missing=tuple(update.id for update in missing),
+        )
+
+    def _kb(self, update: Update) -> Kb:
+        row = self._row(update, 0)
+        name, url, products, cves = (row[key] for key in ("name", "url", "productsNames", "cveAddressed"))
+        return Kb(
+            id=str(row["id"]),
+            name=name if isinstance(name, str) else None,
+            url=url if isinstance(url, str) else None,
+            products=tuple(map(str, products)) if isinstance(products, list) and products else update.products,
+            cves=cves if isinstance(cves, int) else update.cves,
+            published=self.start + timedelta(days=update.published),
+        )
+
+    def _set_installed(self, machine_id: str, kb_id: str, *, installed: bool) -> None:
+        with self._changing():
+            update = self._update(kb_id)
+            by_kb = self._installs.setdefault(self._by_id[machine_id].id, {})
+            by_kb.setdefault(update.id, []).append((self.day, installed))
+
+    def _show(self, machine_ids: Iterable[str], *, shown: bool) -> None:
+        with self._changing():
+            for machine_id in machine_ids:
+                history = self._shown.setdefault(self._by_id[machine_id].id, [])
+                history.append((self.day, shown))
+
+    def _with_duplicates(self, ids: tuple[str, ...]) -> list[str]:
+        every = max(1, round(1 / self.duplicates)) if self.duplicates else 0
+        twice = {id_ for id_ in ids if every and self._by_id[id_].index % every == every // 4}
+        listing: list[str] = []
+        due: list[str] = []
+        for position, id_ in enumerate(ids):
+            listing.extend([id_, id_] if id_ in self._repeated else [id_])
+            due.extend([id_] if id_ in twice else [])
+            if due and position % DUPLICATE_DISTANCE == DUPLICATE_DISTANCE - 1:
+                listing.extend(due)
+                due.clear()
+        return listing + due

@@ -1,0 +1,267 @@
+"""The simulator: a fleet, its tenant, and the server, started and stopped as one.
+
+The one object that tests and the command line hold. On two cores, shared with the clients, 250
+machines: 2,100 calls of `getmissingkbs` a second for one connection, 2,400 to 3,100 for four to
+six in two or three processes. `python tests/simulator/measure_rate.py` repeats the measurement.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mde_simulator.defender.odata import MAXIMUM
+from mde_simulator.defender.quota import Quota
+from mde_simulator.defender.routes import Tenant
+from mde_simulator.entra.federation import Issuer
+from mde_simulator.entra.identity import ROLES, Identity
+from mde_simulator.entra.managed import ManagedIdentity
+from mde_simulator.exports.exports import Exports
+from mde_simulator.exports.records import ExportShape
+from mde_simulator.faults.faults import Faults
+from mde_simulator.fleet.fleet import Fleet
+from mde_simulator.http import certificates
+from mde_simulator.http.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from mde_simulator.faults.faults import Fault
+    from mde_simulator.http.journal import Journal
+
+
+AUTH_METHODS = ("client_secret", "certificate", "federated_token", "managed_identity")
+#: How long a federated token of `settings_for` is good.
+DAY = 86_400.0
+
+
+class Simulator:
+    """A Defender tenant on loopback, from `with` (or `start`) to its end (or `stop`).
+
+    Args:
+        fleet: The machines; 250 of them by default.
+        quota: None: no quota at all. The documented one is `Quota()`.
+        faults: What goes wrong; more by `simulator.faults.add` at any time.
+        latency: Seconds that every answer of the API takes.
+        token_life: Seconds that a token is good for.
+        page_size: How many machines a page has at most, whatever is asked for.
+        roles: The application permissions in the tokens.
+        port: 0: any.
+        seed: Of the faults' chances.
+        compress: Whether bodies are deflated or gzipped for clients that accept it.
+        bearer_form: What can be seen of a token, one of `identity.BEARER_FORMS`.
+        managed_identity: Whether the managed identity endpoints are there too, on a port of their own.
+        export_shape: How large the vulnerability exports are.
+        export_quota: Of the call for an export's files; None: none. The documented one is `Quota(EXPORT)`.
+        export_json_quota: Of the call for an export as pages; the documented one is `Quota(EXPORT_JSON)`.
+        export_clock: Seconds of the epoch, for when exports are made and how long links are good.
+    """
+
+    def __init__(  # noqa: PLR0913 - a tenant has that many knobs, each by its name
+        self,
+        fleet: Fleet | None = None,
+        *,
+        quota: Quota | None = None,
+        faults: Iterable[Fault] = (),
+        latency: float = 0.0,
+        token_life: float = 3599,
+        page_size: int = MAXIMUM,
+        roles: Iterable[str] = ROLES,
+        port: int = 0,
+        seed: int = 0,
+        compress: bool = True,
+        bearer_form: str = "jwt",
+        managed_identity: bool = False,
+        export_shape: ExportShape | None = None,
+        export_quota: Quota | None = None,
+        export_json_quota: Quota | None = None,
+        export_clock: Callable[[], float] = time.time,
+    ) -> None:
+        if page_size < 1:
+            message = "A page has one machine at least."
+            raise ValueError(message)
+        self.fleet = Fleet() if fleet is None else fleet
+        self.faults = Faults(faults, seed)
+        self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
+        self.exports = Exports(self.fleet, export_shape or ExportShape(), export_clock)
+        self.tenant = Tenant(
+            fleet=self.fleet,
+            identity=self.identity,
+            quota=quota or Quota(()),
+            faults=self.faults,
+            exports=self.exports,
+            export_quota=export_quota or Quota(()),
+            export_json_quota=export_json_quota or Quota(()),
+            page_size=page_size,
+            latency=latency,
+        )
+        self.port = port
+        #: The identities of the host that the endpoints are on; None if they are not asked for.
+        self.managed = ManagedIdentity(self.tenant.login) if managed_identity else None
+        self._compress = compress
+        self._server: Server | None = None
+        self._endpoints: Server | None = None
+        self._files: Server | None = None
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen and answer.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="mde-simulator-"))
+        try:
+            context = certificates.make(self._folder)
+            certificates.write_bundle(self._folder)
+            self._server = Server(self.port, context, compress=self._compress)
+            self._files = Server(0, context, compress=False, is_storage=True)
+            if self.managed is not None:
+                self._endpoints = Server(0, None, compress=False)
+        except BaseException:
+            self.stop()
+            raise
+        self.port = self._server.port
+        self.identity.url = self.url
+        self.exports.start(self._folder)
+        self.tenant.storage.url = f"https://localhost:{self._files.port}"
+        self._server.start(self.tenant)
+        self._files.start(self.tenant.storage)
+        if self.managed is not None and self._endpoints is not None:
+            self.managed.url = f"http://127.0.0.1:{self._endpoints.port}"
+            self._endpoints.start(self.managed)
+
+    def stop(self) -> None:
+        """End connections and threads, and remove the certificates and the exports' files."""
+        for server in (self._server, self._files, self._endpoints):
+            if server is not None:
+                server.stop()
+        self._server = self._files = self._endpoints = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    # Where it is, and how to get in
+
+    @property
+    def storage_url(self) -> str:
+        """The URL of the host that has the exports' files."""
+        return self.tenant.storage.url
+
+    @property
+    def url(self) -> str:
+        """The URL of both the API and the login authority."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def ca_file(self) -> str:
+        """The throw-away authority, a PEM file."""
+        return str(self._path("ca.pem"))
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The settings of the tap."""
+        return {
+            "tenant_id": self.identity.tenant_id,
+            "client_id": self.identity.client_id,
+            "client_secret": self.identity.client_secret,
+            "api_url": self.url,
+            "authority_url": self.url,
+        }
+
+    def settings_for(self, auth_method: str, certificate: str | None = None) -> dict[str, str]:
+        """The settings of the tap for a credential, which is made and registered here.
+
+        Args:
+            auth_method: One of `AUTH_METHODS`. `managed_identity` is the system-assigned one, and
+                needs `managed_identity_environment` besides.
+            certificate: A PEM file with key and certificate; without it a throw-away one is made.
+
+        Raises:
+            ValueError: There is no such method, or no certificate in the file.
+            OSError: The file cannot be read.
+        """
+        if auth_method not in AUTH_METHODS:
+            message = f"There is no auth_method {auth_method!r}; there are {', '.join(AUTH_METHODS)}."
+            raise ValueError(message)
+        settings = {"auth_method": auth_method, **self.config}
+        if auth_method != "client_secret":
+            del settings["client_secret"]
+        if auth_method == "certificate":
+            path = Path(certificate or certificates.make_client_certificate(self._path(""))).absolute()
+            self.identity.register_certificate(path.read_bytes())
+            settings["certificate_file"] = str(path)
+        elif auth_method == "federated_token":
+            issuer = Issuer()
+            self.identity.federate(issuer)
+            settings["federated_token_file"] = str(issuer.write(self._path("federated-token"), life=DAY))
+        elif auth_method == "managed_identity":
+            del settings["client_id"]
+        return settings
+
+    def managed_identity_environment(self, kind: str = "vm") -> dict[str, str]:
+        """What a client of managed identities finds in its environment.
+
+        Args:
+            kind: "app_service" or "vm".
+
+        Raises:
+            ValueError: There is no such kind.
+            RuntimeError: The simulator was made without them.
+        """
+        if self.managed is None:
+            message = "Simulator(managed_identity=True) has the endpoints."
+            raise RuntimeError(message)
+        self._path("")
+        return self.managed.environment(kind)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same as environment variables, and the authorities to trust."""
+        return self.exported(self.config)
+
+    def exported(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Settings as environment variables, and the authorities to trust."""
+        variables = {f"TAP_MDE_KBS_{name.upper()}": text for name, text in settings.items()}
+        return variables | {"REQUESTS_CA_BUNDLE": str(self._path("bundle.pem"))}
+
+    def _path(self, name: str) -> Path:
+        if self._folder is None:
+            message = "The simulator is not running."
+            raise RuntimeError(message)
+        return self._folder / name
+
+    # What happened
+
+    @property
+    def journal(self) -> Journal:
+        """Every request so far."""
+        return self.tenant.journal
+
+    @property
+    def calls(self) -> int:
+        """How many calls of the API there were."""
+        return self.journal.calls
+
+    @property
+    def violations(self) -> list[str]:
+        """What clients did wrong."""
+        return self.journal.violations

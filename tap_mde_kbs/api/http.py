@@ -1,0 +1,197 @@
+"""HTTP with bounds: proxy and CA of the environment, the quota, no redirect, no answer without an end.
+
+Knows the governor, and nothing of streams, tokens or what an answer means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import threading
+import time
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from typing_extensions import override
+
+from tap_mde_kbs.api.governor import Governor, retry_after
+from tap_mde_kbs.errors import API_REMEDIES, ApiError, NoAnswerError, SettingsError, printable
+from tap_mde_kbs.messages import signals_held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_ANSWER_BYTES = 128 * 2**20
+"""Four times a page of 10,000 machines with all that is known of them."""
+
+MAX_ERROR_BYTES = 2**20
+MAX_TIMEOUTS_FOR_A_BODY = 5
+"""So many times `request_timeout_seconds` a whole body may take, however steadily it drips."""
+
+DEFAULT_TIMEOUT_SECONDS = 60
+PIECE_BYTES = 2**16
+
+
+class Watchdog:
+    """Ends the reading of bodies past their time.
+
+    A read timeout bounds the wait for the next byte alone, and a compressed body may go on for ever without
+    yielding one.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to watch."""
+        self._watched: dict[int, tuple[float, requests.Response]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def watch(self, response: requests.Response, deadline: float) -> Iterator[None]:
+        """While the body is read: cut the connection at `deadline` (monotonic seconds)."""
+        with self._lock:
+            self._watched[id(response)] = (deadline, response)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
+                with signals_held():
+                    self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._watched[id(response)]
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(0.5)
+            with self._lock:
+                overdue = [response for deadline, response in self._watched.values() if time.monotonic() > deadline]
+            for response in overdue:
+                # It may just have ended, and given its connection back.
+                with contextlib.suppress(ValueError, RuntimeError, OSError):
+                    response.raw.shutdown()
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Reads every answer to its end, or to where no honest answer goes on."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Pass on what requests' own adapter takes."""
+        self._watchdog = Watchdog()
+        super().__init__(**kwargs)
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().send(request, *args, **kwargs)
+        timeout = kwargs.get("timeout")
+        seconds = float(timeout if isinstance(timeout, (int, float)) else DEFAULT_TIMEOUT_SECONDS)
+        deadline = time.monotonic() + MAX_TIMEOUTS_FOR_A_BODY * seconds
+        try:
+            with self._watchdog.watch(response, deadline):
+                body = _body(response)
+        except requests.RequestException:
+            if time.monotonic() < deadline:
+                raise
+        if time.monotonic() >= deadline:
+            response.close()
+            msg = f"GET {path_of(response)} was answered without an end."
+            raise NoAnswerError(msg, API_REMEDIES["no answer"].advice)
+        # As `Response.content` does it, which knows no bound.
+        response._content = body  # noqa: SLF001 - see above
+        response._content_consumed = True  # type: ignore[attr-defined] # noqa: SLF001
+        return response
+
+
+class GovernedAdapter(BoundedAdapter):
+    """Sends a call when the quota allows, and again after a 429: no caller ever sees one."""
+
+    def __init__(self, governor: Governor, connections: int) -> None:
+        """Take the governor, and how many connections are kept open."""
+        self.governor = governor
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        while True:
+            self.governor.acquire()
+            response = super().send(request, *args, **kwargs)
+            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                self.governor.succeeded()
+                return response
+            self.governor.pause(_retry_after(response.headers))
+
+
+class Session(requests.Session):
+    """A session for one host: proxy and CA taken from the environment once, a timeout, no redirects.
+
+    The SDK's `session.send` ignores REQUESTS_CA_BUNDLE, and looking the environment up at every call cost
+    9 % of the CPU.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        """Make a session for the host of `url`; `timeout` in seconds.
+
+        Raises:
+            SettingsError: REQUESTS_CA_BUNDLE names no file.
+        """
+        super().__init__()
+        environment = self.merge_environment_settings(url, {}, None, None, None)
+        self.proxies = dict(environment["proxies"])
+        self.verify = environment["verify"]
+        if isinstance(self.verify, str) and not Path(self.verify).exists():
+            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
+            raise SettingsError(msg, "Correct or unset it.")
+        self.trust_env = False
+        self._timeout = timeout
+        for prefix in ("https://", "http://"):
+            self.mount(prefix, BoundedAdapter())
+
+    @override
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs.setdefault("timeout", self._timeout)
+        kwargs["allow_redirects"] = False  # not a default: requests' own `get` asks for them
+        return super().request(method, url, *args, **kwargs)
+
+
+def path_of(response: requests.Response) -> str:
+    """The path that was asked, for messages."""
+    return printable((response.request.path_url or "").partition("?")[0], 160)
+
+
+def is_certificate_error(error: BaseException) -> bool:
+    """Whether the server's certificate was refused: no retry mends that."""
+    return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)
+
+
+def _body(response: requests.Response) -> bytes:
+    """All of an answer; of a refusal as much as can hold its reason.
+
+    Raises:
+        ApiError: it is larger than any honest one.
+        requests.RequestException: it broke off.
+    """
+    refused = response.status_code >= HTTPStatus.BAD_REQUEST
+    body = bytearray()
+    for piece in response.iter_content(PIECE_BYTES):
+        body += piece
+        if refused and len(body) > MAX_ERROR_BYTES:
+            response.close()
+            break
+        if len(body) > MAX_ANSWER_BYTES:
+            response.close()
+            msg = f"GET {path_of(response)} answered with more than {MAX_ANSWER_BYTES // 2**20} MiB."
+            raise ApiError(msg, API_REMEDIES["shape"].advice)
+    return bytes(body)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, by the server's own clock where it tells the time."""
+    try:
+        now = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        now = datetime.now(timezone.utc)
+    return retry_after(headers.get("Retry-After"), now.astimezone(timezone.utc))

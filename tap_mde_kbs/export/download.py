@@ -1,0 +1,142 @@
+"""Files of an export, fetched from where they are stored: pre-signed, so without a token; to disk, and checked.
+
+Knows no DuckDB, no Singer, and nothing of the API that names the files.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import zlib
+from http import HTTPStatus
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+from tap_mde_kbs.api.http import Session, is_certificate_error
+from tap_mde_kbs.errors import API_REMEDIES, ApiError, certificate_error, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PIECE_BYTES = 2**18
+SLOWEST_BYTES_A_SECOND = 2**14
+"""A file that comes slower than this, however steadily, is as good as one that does not come."""
+
+MOST_INFLATED_BYTES = 2**24
+"""So much of a file is inflated at once, to be checked: a bomb takes time, and no memory."""
+
+REASON_BYTES = 2**12
+GZIP = 31
+"""For zlib: with the header and the checksum of gzip."""
+
+
+class ExpiredError(Exception):
+    """The link is not signed any more, or never was; the text is the reason."""
+
+
+class NotThereError(Exception):
+    """There is no such file, or not yet."""
+
+
+class BrokenError(Exception):
+    """The file did not come whole; another try may mend that. The text says what happened."""
+
+
+class Storage:
+    """Fetches files; the host is the link's own, and no token, no cookie and no redirect goes there.
+
+    Args:
+        timeout: Seconds to wait for a connection, and for each next piece.
+        user_agent: The header User-Agent.
+    """
+
+    def __init__(self, timeout: float, user_agent: str) -> None:
+        self._timeout = timeout
+        self._user_agent = user_agent
+
+    def probe(self, link: str) -> None:
+        """Begin to fetch a file, and leave it at that; raises as `fetch` does."""
+        self._fetch(link, lambda _: False)
+
+    def fetch(self, link: str, path: Path) -> bool:
+        """Save a gzip file at `path`, checked to its end.
+
+        Returns:
+            Whether there is anything in it.
+
+        Raises:
+            ExpiredError: HTTP 403.
+            NotThereError: HTTP 404.
+            BrokenError: Any other answer, or a file that is cut, damaged or no gzip.
+            ApiError: The link is none to follow, or the host's certificate is refused.
+        """
+        with path.open("wb") as file:
+            return self._fetch(link, lambda response: self._save(response, file))
+
+    def _fetch(self, link: str, save: Callable[[requests.Response], bool]) -> bool:
+        where = shown(link)
+        try:
+            with self._session(link) as session, session.get(link, stream=True) as response:
+                if response.status_code != HTTPStatus.OK:
+                    raise _refusal(response, where)
+                return save(response)
+        except zlib.error:
+            msg = f"{where} is damaged: no gzip, or its checksum is wrong"
+        except (requests.RequestException, HTTPError) as error:
+            if is_certificate_error(error):
+                raise ApiError(certificate_error(where, error)) from None
+            msg = f"{where} did not come whole ({type(error).__name__})"
+        raise BrokenError(msg)
+
+    def _session(self, link: str) -> Session:
+        parts = urlsplit(link)
+        if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+            msg = f"The API named a file that is not on an https host: {shown(link)}."
+            raise ApiError(msg, API_REMEDIES["shape"].advice)
+        session = Session(link, self._timeout)
+        session.mount("https://", HTTPAdapter())
+        session.headers.update({"User-Agent": self._user_agent, "Accept-Encoding": "identity"})
+        return session
+
+    def _save(self, response: requests.Response, file: BinaryIO) -> bool:
+        """Write the body as it comes, and inflate it on the way, to nowhere: that proves it whole."""
+        started, size, anything = time.monotonic(), 0, False
+        inflater = zlib.decompressobj(GZIP)
+        for piece in response.raw.stream(PIECE_BYTES, decode_content=False):
+            file.write(piece)
+            size += len(piece)
+            if time.monotonic() - started > self._timeout + size / SLOWEST_BYTES_A_SECOND:
+                msg = f"{shown(response.url)} came too slowly"
+                raise BrokenError(msg)
+            rest = piece
+            while rest:
+                if inflater.eof:  # gzip files may be several, one after the other
+                    inflater = zlib.decompressobj(GZIP)
+                some = inflater.decompress(rest, MOST_INFLATED_BYTES)
+                anything = anything or bool(some.strip())
+                rest = inflater.unused_data or inflater.unconsumed_tail
+        anything = anything or bool(inflater.flush().strip())
+        if size and not inflater.eof:
+            msg = f"{shown(response.url)} is cut short: its gzip has no end"
+            raise BrokenError(msg)
+        return anything
+
+
+def shown(link: str) -> str:
+    """A link as it may be shown: host and file, without the signature, which is as good as a password."""
+    parts = urlsplit(link)
+    return printable(f"{parts.hostname}/…/{parts.path.rpartition('/')[2]}", 200)
+
+
+def _refusal(response: requests.Response, where: str) -> Exception:
+    body = response.raw.read(REASON_BYTES, decode_content=True).decode(errors="replace")
+    reason = printable(re.sub(r"(\s*<[^>]*>\s*)+", " ", body)) or response.reason
+    told = f"{where} answered HTTP {response.status_code}: {reason}"
+    if response.status_code == HTTPStatus.FORBIDDEN:
+        return ExpiredError(told)
+    return NotThereError(told) if response.status_code == HTTPStatus.NOT_FOUND else BrokenError(told)

@@ -1,0 +1,157 @@
+"""Asking machines a few at a time: what a sweep needs for it, and the threads of a real run. Knows no HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+from tap_mde_kbs.api.governor import Stopped
+from tap_mde_kbs.messages import signals_held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Answer(NamedTuple):
+    """What a machine lacks: its rows, and the time of the answer."""
+
+    rows: list[dict[str, Any]]
+    checked_at: str
+
+
+class NotFound(Exception):  # noqa: N818 - an answer, if not a believed one
+    """A machine that was listed answered 404."""
+
+
+class Unavailable(Exception):  # noqa: N818 - as the above
+    """A machine gave no answer, its retries included; the text is the reason."""
+
+
+class NotInExport(Exception):  # noqa: N818 - as the above
+    """A machine that was listed is not in the export."""
+
+
+class Pool(Protocol[T_co]):
+    """Asks machines, a few at a time."""
+
+    @property
+    def size(self) -> int:
+        """How many calls may be in flight."""
+
+    def submit(self, machine_id: str) -> None:
+        """Have a machine asked; at once."""
+
+    def result(self, machine_id: str) -> T_co:
+        """Wait for the answer to a submitted machine, and return it, or raise what asking raised.
+
+        Raises:
+            NotFound: If the machine answered 404.
+            NotInExport: If the answers come from an export, and it is not there.
+            Unavailable: If it gave no answer.
+            Exception: Anything else ends the sweep, as `Stopped` does.
+        """
+
+
+class Threads(Generic[T]):
+    """The pool of a real run: daemon threads, started with the first machine.
+
+    They never get the signals that end a run. A context manager, closed at its end.
+
+    Args:
+        ask: Asks one machine; called in several threads.
+        size: How many threads.
+        idle: Called now and then by whoever waits for an answer, in the waiting thread.
+    """
+
+    def __init__(self, ask: Callable[[str], T], size: int, idle: Callable[[], None] = lambda: None) -> None:
+        self.size = size
+        self._idle = idle
+        self._ask = ask
+        self._queue: deque[str] = deque()
+        self._done: dict[str, Callable[[], T]] = {}
+        self._closed = False
+        # Re-entrant: a signal handler may close the pool while its main thread holds it.
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, machine_id: str) -> None:
+        """Have a machine asked as soon as a thread is free."""
+        with self._changed:
+            self._queue.append(machine_id)
+            self._changed.notify_all()
+        if len(self._threads) < self.size:
+            thread = threading.Thread(target=self._work, name="ask", daemon=True)
+            self._threads.append(thread)
+            with signals_held():
+                thread.start()
+
+    def result(self, machine_id: str) -> T:
+        """Wait for a submitted machine's answer, and return it, or raise what asking raised.
+
+        Raises:
+            Stopped: If the pool is closed, before or while the caller waits.
+        """
+        while True:
+            with self._changed:
+                if machine_id not in self._done and not self._closed:
+                    # Not for ever: a signal handler's close() may come just before the wait begins.
+                    self._changed.wait(1.0)
+                if machine_id in self._done:
+                    done = self._done.pop(machine_id)
+                    break
+                if self._closed:
+                    msg = "Stopped while waiting for an answer"
+                    raise Stopped(msg)
+            self._idle()
+        return done()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Let nobody wait any longer, and the threads end.
+
+        A thread ends once the call that it is in returns. It is not waited for longer than
+        `timeout` seconds altogether: it is a daemon, and does not keep the process alive.
+        """
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> Threads[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if self._closed:
+                    return
+                machine_id = self._queue.popleft()
+            done = _call(self._ask, machine_id)
+            with self._changed:
+                self._done[machine_id] = done
+                self._changed.notify_all()
+
+
+def _call(ask: Callable[[str], T], machine_id: str) -> Callable[[], T]:
+    """Call, and return what gives the answer, or raises the error, in another thread."""
+    try:
+        answer = ask(machine_id)
+    except BaseException as error:  # noqa: BLE001 - nothing is swallowed, the main thread raises it
+        caught = error
+
+        def fail() -> T:
+            raise caught
+
+        return fail
+    return lambda: answer

@@ -1,0 +1,199 @@
+"""What people select in a catalog: streams and properties, and who is asked because of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.catalogs import STREAMS, discovered, properties, selecting
+from tests.support.singer import Messages, Target, lacking, run_tap
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mde_simulator import Simulator
+    from tests.conftest import StartSimulator
+
+KEYS = {"machines": {"id"}, "missing_kbs": {"machine_id", "id"}, "missing_kbs_checks": {"machine_id", "sweep"}}
+
+
+def asked(simulator: Simulator) -> list[str]:
+    """The machines whose missing KBs were asked for, in the order of the calls."""
+    return [entry.machine_id for entry in simulator.journal if entry.machine_id is not None]
+
+
+def written(messages: Messages) -> set[str]:
+    """The streams that any message is about."""
+    return {message["stream"] for message in messages.all if "stream" in message}
+
+
+def test_with_only_machines_selected_nobody_is_asked_for_kbs(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(20)
+    messages = run_tap(tmp_path, simulator, catalog=selecting("machines"))
+    assert messages.status == 0, messages.stderr
+    assert asked(simulator) == []
+    assert written(messages) == {"machines"}
+    assert {record["id"] for record in messages.records("machines")} == set(simulator.fleet.listed())
+    assert [message["stream"] for message in messages.of("ACTIVATE_VERSION")] == ["machines"]
+
+
+def test_missing_kbs_alone_asks_every_onboarded_machine_and_writes_nothing_else(
+    simulate: StartSimulator, tmp_path: Path
+) -> None:
+    simulator = simulate(20)
+    messages = run_tap(tmp_path, simulator, catalog=selecting("missing_kbs"))
+    assert messages.status == 0, messages.stderr
+    assert written(messages) == {"missing_kbs"}
+    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    target = Target()
+    target.take(messages.all)
+    assert target.missing == lacking(simulator.fleet.missing())
+    assert [message["stream"] for message in messages.of("ACTIVATE_VERSION")] == ["missing_kbs"]
+
+
+def test_checks_alone_ask_every_machine_and_activate_nothing(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(20)
+    messages = run_tap(tmp_path, simulator, catalog=selecting("missing_kbs_checks"))
+    assert messages.status == 0, messages.stderr
+    assert written(messages) == {"missing_kbs_checks"}
+    assert messages.of("ACTIVATE_VERSION") == []
+    found = {
+        row["machine_id"]: frozenset(row["missing_kb_ids"])
+        for row in messages.records("missing_kbs_checks")
+        if row["outcome"] == "answered"
+    }
+    assert found == simulator.fleet.missing()
+
+
+def test_every_pair_of_streams_can_be_selected(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(5)
+    for left_out in STREAMS:
+        selected = {*STREAMS} - {left_out}
+        messages = run_tap(tmp_path, simulator, catalog=selecting(*selected))
+        assert messages.status == 0, messages.stderr
+        assert written(messages) == selected
+        assert [message["stream"] for message in messages.of("SCHEMA")] == [s for s in STREAMS if s in selected]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_catalog_may_list_one_stream_alone(simulate: StartSimulator, tmp_path: Path, stream: str) -> None:
+    """Tools that prune what is not selected hand over such a one."""
+    simulator = simulate(10)
+    catalog = selecting(stream)
+    catalog["streams"] = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == stream]
+    messages = run_tap(tmp_path, simulator, catalog=catalog)
+    assert messages.status == 0, messages.stderr
+    assert written(messages) == {stream}
+    assert messages.records(stream)
+    assert bool(asked(simulator)) == (stream != "machines")
+
+
+def test_with_nothing_selected_nothing_is_asked(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(5)
+    messages = run_tap(tmp_path, simulator, catalog=selecting())
+    assert messages.status == 0, messages.stderr
+    assert written(messages) == set()
+    assert simulator.calls == 0
+
+
+def test_every_property_but_the_keys_can_be_deselected(simulate: StartSimulator, tmp_path: Path) -> None:
+    """All at once: what is left are the keys, and the table still holds the truth."""
+    simulator = simulate(40)
+    messages = run_tap(tmp_path, simulator, catalog=selecting(*STREAMS, without=set(properties())))
+    assert messages.status == 0, messages.stderr
+    for stream in STREAMS:
+        assert messages.records(stream)
+        assert {frozenset(record) for record in messages.records(stream)} == {frozenset(KEYS[stream])}
+        [schema] = messages.of("SCHEMA", stream)
+        assert set(schema["schema"]["properties"]) == KEYS[stream]
+    target = Target()
+    target.take(messages.all)
+    assert target.missing == lacking(simulator.fleet.missing())
+    assert {key for (key,) in target.rows["machines"]} == set(simulator.fleet.listed())
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_half_of_the_properties_can_be_deselected(simulate: StartSimulator, tmp_path: Path, half: int) -> None:
+    """Every other property, so that each is once there without its neighbour, and once not."""
+    simulator = simulate(10)
+    every = [*properties()]
+    without = every[half::2]
+    messages = run_tap(tmp_path, simulator, catalog=selecting(*STREAMS, without=without))
+    assert messages.status == 0, messages.stderr
+    for stream in STREAMS:
+        left = KEYS[stream] | {name for of, name in every if of == stream and (of, name) not in without}
+        assert {frozenset(record) for record in messages.records(stream)} == {frozenset(left)}
+
+
+def test_a_deselected_status_still_decides_who_is_asked(simulate: StartSimulator, tmp_path: Path) -> None:
+    """The tap needs `onboarding_status` itself, whoever wants it in the table."""
+    simulator = simulate(40)
+    assert set(simulator.fleet.onboarded()) != set(simulator.fleet.listed())
+    messages = run_tap(tmp_path, simulator, catalog=selecting(*STREAMS, without={("machines", "onboarding_status")}))
+    assert messages.status == 0, messages.stderr
+    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    skipped = {row["machine_id"] for row in messages.records("missing_kbs_checks") if row["outcome"] == "skipped"}
+    assert skipped == set(simulator.fleet.listed()) - set(simulator.fleet.onboarded())
+
+
+def test_keys_cannot_be_deselected(simulate: StartSimulator, tmp_path: Path) -> None:
+    keys = {(stream, key) for stream, names in KEYS.items() for key in names}
+    messages = run_tap(tmp_path, simulate(5), catalog=selecting(*STREAMS, without=keys))
+    assert messages.status == 0, messages.stderr
+    for stream in STREAMS:
+        assert all(KEYS[stream] <= set(record) for record in messages.records(stream))
+
+
+def test_an_object_in_a_machine_can_be_deselected_in_part(simulate: StartSimulator, tmp_path: Path) -> None:
+    """`vm_metadata.resource_id` names subscriptions: some do not want it in a warehouse."""
+    simulator = simulate(3)
+    vm = {"vmId": "v", "cloudProvider": "Azure", "resourceId": "secretive", "subscriptionId": "s"}
+    simulator.fleet.change(simulator.fleet.listed()[0], vmMetadata=vm)
+    catalog = discovered()
+    for item in catalog["streams"][0]["metadata"]:
+        if item["breadcrumb"] == ["properties", "vm_metadata", "properties", "resource_id"]:
+            item["metadata"]["selected"] = False
+    messages = run_tap(tmp_path, simulator, catalog=catalog)
+    assert messages.status == 0, messages.stderr
+    assert "secretive" not in messages.stdout
+    assert {"vm_id": "v", "cloud_provider": "Azure", "subscription_id": "s"} in [
+        record["vm_metadata"] for record in messages.records("machines")
+    ]
+
+
+def test_a_property_that_the_catalogs_schema_lacks_is_not_written_and_the_rest_is_the_same(
+    simulate: StartSimulator, tmp_path: Path
+) -> None:
+    """With a schema of its own the SDK makes each row fit, without one it need not: the rows fit already."""
+    simulator = simulate(20)
+    lacking_some = discovered()
+    for entry in lacking_some["streams"]:
+        for name in {"machines": ["managed_by", "vm_metadata"], "missing_kbs": ["url"]}.get(entry["tap_stream_id"], []):
+            del entry["schema"]["properties"][name]
+    pruned, whole = (run_tap(tmp_path, simulator, catalog=catalog) for catalog in (lacking_some, discovered()))
+    for stream, gone in (
+        ("machines", {"managed_by", "vm_metadata", "listed_at"}),
+        ("missing_kbs", {"url", "checked_at"}),
+    ):
+        wanted = [{name: row[name] for name in row.keys() - gone} for row in whole.records(stream)]
+        assert wanted
+        assert [
+            {name: row[name] for name in row.keys() - {"listed_at", "checked_at"}} for row in pruned.records(stream)
+        ] == wanted
+
+
+def test_a_catalog_without_keys_gets_the_streams_own(simulate: StartSimulator, tmp_path: Path) -> None:
+    """Else the SDK would load a table without a key, where every night adds to the last."""
+    catalog = discovered()
+    for entry in catalog["streams"]:
+        del entry["key_properties"]
+        entry["metadata"] = [item for item in entry["metadata"] if item["breadcrumb"]]
+        entry["metadata"].append({"breadcrumb": [], "metadata": {"selected": True}})
+    messages = run_tap(tmp_path, simulate(5), catalog=catalog)
+    assert messages.status == 0, messages.stderr
+    assert {schema["stream"]: schema["key_properties"] for schema in messages.of("SCHEMA")} == {
+        "machines": ["id"],
+        "missing_kbs": ["machine_id", "id"],
+        "missing_kbs_checks": ["machine_id", "sweep"],
+    }

@@ -1,0 +1,161 @@
+"""The real command line, run on a real socket, its messages by kind; and a target that is played."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mde_simulator import Simulator
+
+TAP = Path(sysconfig.get_path("scripts")) / "tap-mde-kbs"
+UNLIMITED = {"requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000}
+"""For simulators without a quota: no test waits for one that it does not test."""
+
+
+@dataclass
+class Messages:
+    """What a run wrote, and how it ended."""
+
+    stdout: str
+    stderr: str
+    status: int
+    all: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Read every line of stdout: anything that is not Singer fails right here."""
+        self.all = [json.loads(line) for line in self.stdout.splitlines()]
+
+    def of(self, kind: str, stream: str | None = None) -> list[dict[str, Any]]:
+        """The messages of a kind, of one stream or of all."""
+        return [message for message in self.all if message["type"] == kind and stream in {None, message.get("stream")}]
+
+    def records(self, stream: str) -> list[dict[str, Any]]:
+        """The records of a stream, in the order written."""
+        return [message["record"] for message in self.of("RECORD", stream)]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The last STATE; empty if there was none."""
+        states = self.of("STATE")
+        return states[-1]["value"] if states else {}
+
+    @property
+    def sweep(self) -> dict[str, Any]:
+        """The bookmark of the sweep in the last STATE."""
+        return dict(self.state["bookmarks"]["missing_kbs"]["sweep"])
+
+    @property
+    def last_line(self) -> str:
+        """The last line of stderr, without time and level: what a person reads first."""
+        return self.stderr.strip().splitlines()[-1].rpartition(" | ")[2]
+
+
+def clean_environ(folder: Path) -> dict[str, str]:
+    """An environment with nothing of the developer's but PATH."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder)}
+
+
+def hurrying(folder: Path) -> dict[str, str]:
+    """The environment of a Python that sleeps a hundredth of what it is told: retries come at once."""
+    (folder / "hurry").mkdir(exist_ok=True)
+    (folder / "hurry" / "sitecustomize.py").write_text(
+        "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(seconds / 100)\n"
+    )
+    return {"PYTHONPATH": str(folder / "hurry")}
+
+
+def run_tap(
+    folder: Path,
+    simulator: Simulator | None = None,
+    *options: str,
+    config: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+    catalog: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    timeout: float = 120,
+) -> Messages:
+    """Run the command `tap-mde-kbs` to its end.
+
+    Args:
+        folder: an empty one, where config, state and catalog are put and the command runs.
+        simulator: whose settings are the start of the config.
+        options: further options.
+        config: settings over those; None removes one. Without a simulator, all of them.
+        state: for --state.
+        catalog: for --catalog.
+        environ: variables over a clean environment.
+        timeout: seconds until the test fails.
+    """
+    command = [str(TAP), *options]
+    settings = {**simulator.config, **UNLIMITED} if simulator else {}
+    settings = {name: value for name, value in {**settings, **(config or {})}.items() if value is not None}
+    for option, document in (("config", settings or None), ("state", state), ("catalog", catalog)):
+        if document is not None:
+            (folder / f"{option}.json").write_text(json.dumps(document))
+            command += [f"--{option}", str(folder / f"{option}.json")]
+    environment = clean_environ(folder)
+    if simulator:
+        environment["REQUESTS_CA_BUNDLE"] = simulator.environment["REQUESTS_CA_BUNDLE"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**environment, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Messages(done.stdout, done.stderr, done.returncode)
+
+
+class Target:
+    """A target that is played: what would the warehouse hold? Rows by key; ACTIVATE_VERSION deletes older ones."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, list[str]] = {}
+        self.rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
+        self.versions: dict[str, dict[tuple[Any, ...], int]] = {}
+        self.state: dict[str, Any] = {}
+
+    def take(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        """Load messages, as a target does that never fails."""
+        for message in messages:
+            match message["type"]:
+                case "SCHEMA":
+                    self.keys[message["stream"]] = message["key_properties"]
+                    self.rows.setdefault(message["stream"], {})
+                    self.versions.setdefault(message["stream"], {})
+                case "RECORD":
+                    stream, record = message["stream"], message["record"]
+                    key = tuple(record[name] for name in self.keys[stream])
+                    self.rows[stream][key] = record
+                    self.versions[stream][key] = message.get("version", 0)
+                case "ACTIVATE_VERSION":
+                    stream = message["stream"]
+                    older = [key for key, version in self.versions[stream].items() if version < message["version"]]
+                    for key in older:
+                        del self.rows[stream][key], self.versions[stream][key]
+                case "STATE":
+                    self.state = message["value"]
+
+    @property
+    def missing(self) -> dict[str, frozenset[str]]:
+        """The missing KBs of each machine that the table names."""
+        found: dict[str, set[str]] = {}
+        for machine_id, kb_id in self.rows.get("missing_kbs", {}):
+            found.setdefault(machine_id, set()).add(kb_id)
+        return {machine_id: frozenset(kbs) for machine_id, kbs in found.items()}
+
+
+def lacking(missing: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """Only the machines that lack something, as a table of missing KBs knows them."""
+    return {machine_id: kbs for machine_id, kbs in missing.items() if kbs}
