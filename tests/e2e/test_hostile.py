@@ -25,7 +25,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 sys.argv[0] = "tap-mde-kbs"
-from tap_mde_kbs.tap import main
+from tap_mde_kbs.cli import main
 main()
 """
 LIMIT_BYTES = 1536 * 2**20

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mde_simulator import Fleet, Simulator
-from tap_mde_kbs import streams
+from tap_mde_kbs.patience import Patience
 from tap_mde_kbs.tap import TapMdeKbs
 from tests.support.singer import UNLIMITED, Messages, Target, lacking, run_tap
 
@@ -225,7 +225,7 @@ def eager(
 ) -> Callable[..., Messages]:
     """A run that writes STATE as often as it may, not every ten seconds; so in this process."""
     simulator = simulate(20)
-    monkeypatch.setattr(streams, "SECONDS_BETWEEN_STATES", 0)
+    monkeypatch.setattr(TapMdeKbs, "patience", Patience(state=0))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", simulator.environment["REQUESTS_CA_BUNDLE"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 

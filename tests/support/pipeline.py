@@ -31,9 +31,10 @@ SECONDS = 120
 
 HURRIED = """
 import sys
-from tap_mde_kbs import streams
-from tap_mde_kbs.tap import main
-streams.SECONDS_BETWEEN_STATES = {seconds}
+from tap_mde_kbs.cli import main
+from tap_mde_kbs.patience import Patience
+from tap_mde_kbs.tap import TapMdeKbs
+TapMdeKbs.patience = Patience(state={seconds})
 sys.argv[0] = "tap-mde-kbs"
 main()
 """

@@ -153,8 +153,8 @@ class TestTheMachinesThemselves:
 
     def test_its_rows_are_those_of_the_stream(self, connect: Callable[..., tuple[Simulator, Client]]) -> None:
         simulator, client = connect()
-        waited = []
-        source = MachineSource(client, schema.Unlisted(waited.append))
+        reported: list[str] = []
+        source = MachineSource(client, schema.Unlisted(reported.append))
         source.check()
         found = {}
         with source.opened(lambda _: False, lambda: None) as answers:
@@ -168,6 +168,7 @@ class TestTheMachinesThemselves:
                     assert (row["machine_id"], row["checked_at"]) == (machine_id, answer.checked_at)
         assert found == {machine_id: simulator.fleet.missing()[machine_id] for machine_id in found}
         assert any(found.values())
+        assert reported == []
 
     @pytest.mark.parametrize(
         ("fault", "tries", "error"),
