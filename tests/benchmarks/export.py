@@ -94,7 +94,7 @@ def parts(there: Tenant) -> tuple[dict[str, float], int]:
         clocked("of that: inflate", lambda: [*map(inflate, paths)])
         clocked("floor: inflate and parse", lambda: [*map(parse, paths)])
         with Records() as records:
-            clocked("inflate, parse, store", lambda: [records.load(path) for path in paths])
+            clocked("inflate, parse, store", lambda: [*map(records.load, paths)])
             clocked("group", lambda: ([*records.kb_cves()], sum(1 for _ in records.missing())))
             return seconds, records.count
 
