@@ -1,24 +1,38 @@
-"""The walk over the machine list: how to get every machine out of pages that shift. Knows no HTTP.
+"""The machine list: every machine out of pages that shift, and which of them there is any use in asking. Knows no HTTP.
 
 What the API does (learn.microsoft.com, "List machines API"; MicrosoftDocs/microsoft-365-docs#8316, #8489,
 firezone#14768, #14856): with `$top` it gives no next link, with `$filter` one that never ends; a page may
 hold fewer than asked; machines that leave during the walk shift the rest into pages already read; the same
-machine may come twice. So the walk counts by itself: pages overlap, a machine met before is dropped, and a
-page with nothing new is the end: at once if it holds no more than the overlap, else at the second in a row
+machine may come twice. So the walk counts by itself: pages overlap, a machine met before is no news, and a
+page without news is the end: at once if it holds no more than the overlap, else at the second in a row
 (a short page may hold nothing but doubles; a server that ignores `$skip` gives the same page for ever).
 
-Decision: a page that does not begin with a machine met before leaves a gap that more departures than the
-overlap have made; the walk then steps back, each time twice as far, until the pages meet.
+Decisions:
+
+- A page that does not begin with a machine met before leaves a gap that more departures than the overlap
+  have made; the walk then steps back, each time twice as far, until the pages meet.
+- Where the overlap of two pages is not the same on both, the list moved, and machines may have slipped
+  through: it is to be walked again.
+- Defender drops what it knows of a machine that has been silent for 30 days, or that people excluded. An
+  empty answer of theirs would read as "everything installed", so they are not asked. Silence is measured
+  against the newest report in the list itself, so that no clock but Defender's decides.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tap_mde_kbs.sweep.sweep import Listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 LARGEST_OVERLAP = 200
+ONBOARDED = (None, "Onboarded")
+"""The values of `onboarding_status` that count as onboarded; absent is not known to be otherwise."""
+
+DAY = timedelta(days=1)
 
 
 def overlap(length: int) -> int:
@@ -26,51 +40,102 @@ def overlap(length: int) -> int:
     return min(LARGEST_OVERLAP, max(1, length // 10)) if length > 1 else 0
 
 
-def walk(page_at: Callable[[int], list[dict[str, Any]]], given: set[str]) -> Iterator[dict[str, Any]]:
-    """Every machine once, in the order of the list.
+class Walk:
+    """A walk over the list, from its beginning to its end.
 
     Args:
-        page_at: The machines from that position on, at most as many as the API gives; empty past the end.
-        given: The ids of machines that are not wanted again; those that are yielded are added.
+        page_at: The entries from that position on, at most as many as the API gives; empty past the end.
 
-    Yields:
-        The API's objects, each with an `id` that was not among the given.
+    Attributes:
+        moved: The list moved meanwhile: machines may have slipped through.
     """
-    met: set[str] = set()  # on pages that reach from the list's beginning to here without a gap
-    position = shared = pages_without_news = 0
-    while True:
-        page: list[dict[str, Any]] = []
-        for where, page in _joined(page_at, position, shared, met):
-            position = where
-            for machine in page:
-                if machine["id"] not in given:
-                    given.add(machine["id"])
-                    yield machine
-        ids = {machine["id"] for machine in page}
-        pages_without_news = pages_without_news + 1 if ids <= met else 0
-        if pages_without_news > 1 or (pages_without_news and len(page) <= shared):
-            return
-        met |= ids
-        shared = overlap(len(page))
-        position = max(position + 1, position + len(page) - shared)
+
+    def __init__(self, page_at: Callable[[int], list[dict[str, Any]]]) -> None:
+        self._page_at = page_at
+        self.moved = False
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every entry that has an id, in the order of the list; some come twice."""
+        met: set[str] = set()  # on pages that reach from the list's beginning to here without a gap
+        position = shared = pages_without_news = 0
+        before: list[str] = []
+        while True:
+            ids: list[str] = []
+            for where, page in self._joined(position, shared, met):
+                position = where
+                ids = [_id(entry) for entry in page]
+                yield from (entry for entry, machine_id in zip(page, ids, strict=True) if machine_id)
+            self.moved = self.moved or ids[:shared] != before[len(before) - shared :]
+            pages_without_news = pages_without_news + 1 if met.issuperset(ids) else 0
+            if pages_without_news > 1 or (pages_without_news and len(ids) <= shared):
+                return
+            met.update(ids)
+            before, shared = ids, overlap(len(ids))
+            position = max(position + 1, position + len(ids) - shared)
+
+    def _joined(self, position: int, shared: int, met: set[str]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The page at a position, and where it leaves a gap, pages further and further back, until one joins.
+
+        Args:
+            position: Where the page is to begin.
+            shared: How many entries it should have in common with the page before; 0: none, it leaves no gap.
+            met: The machines of the pages before.
+        """
+        back = shared
+        while True:
+            page = self._page_at(position)
+            yield position, page
+            if not shared or not position or (page and _id(page[0]) in met):
+                return
+            back *= 2
+            position = max(0, position - back)
 
 
-def _joined(
-    page_at: Callable[[int], list[dict[str, Any]]], position: int, shared: int, met: set[str]
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The page at a position, and where it leaves a gap, pages further and further back, until one joins those before.
+class Assessed(NamedTuple):
+    """Which machines Defender assesses, as the settings have it.
 
-    Args:
-        page_at: As of `walk`.
-        position: Where the page is to begin.
-        shared: How many machines it should have in common with the page before; 0: none, it leaves no gap.
-        met: The machines of the pages before.
+    Attributes:
+        include_not_onboarded: Ask the devices that were only discovered, too.
+        include_excluded: Ask the machines that people excluded from vulnerability management, too.
+        silent_after_days: Do not ask a machine that has been silent for longer; 0: ask everybody.
     """
-    back = shared
-    while True:
-        page = page_at(position)
-        yield position, page
-        if not shared or not position or (page and page[0]["id"] in met):
-            return
-        back *= 2
-        position = max(0, position - back)
+
+    include_not_onboarded: bool
+    include_excluded: bool
+    silent_after_days: float
+
+    def listed(self, machines: Iterable[Mapping[str, Any]], now: datetime) -> list[Listed]:
+        """The machines, each with the reason why it is not asked, if there is one.
+
+        Args:
+            machines: Their rows, or as much of them as `kept`.
+            now: The host's time: a report of over a day later is of a clock that is wrong, and is no measure.
+        """
+        reports = [report for machine in machines if (report := _moment(machine["last_seen"]))]
+        newest = max((report for report in reports if report <= now + DAY), default=None)
+        oldest = newest - timedelta(days=self.silent_after_days) if newest and self.silent_after_days else None
+        return [Listed(machine["id"], self._skip(machine, oldest), machine["last_seen"]) for machine in machines]
+
+    def _skip(self, machine: Mapping[str, Any], oldest: datetime | None) -> str | None:
+        if not self.include_not_onboarded and machine["onboarding_status"] not in ONBOARDED:
+            return "not_onboarded"
+        if not self.include_excluded and machine["is_excluded"]:
+            return "excluded"
+        report = _moment(machine["last_seen"])
+        return "silent" if oldest and report and report < oldest else None
+
+
+def kept(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a machine's row decides whether it is asked."""
+    return {name: machine[name] for name in ("id", "onboarding_status", "is_excluded", "last_seen")}
+
+
+def _id(entry: Mapping[str, Any]) -> str:
+    """An entry's id; empty if it has none."""
+    value = entry.get("id")
+    is_id = isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip(" .")
+    return str(value) if is_id else ""
+
+
+def _moment(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value.replace("Z", "+00:00")) if value else None

@@ -32,8 +32,13 @@ class Pool(Protocol[T_co]):
     def size(self) -> int:
         """How many machines may be asked before the first has answered."""
 
-    def submit(self, machine_id: str) -> None:
-        """Have a machine asked; at once."""
+    def submit(self, machine_id: str, *, once: bool = False) -> None:
+        """Have a machine asked, at once.
+
+        Args:
+            machine_id: Its id.
+            once: In one call: it is not worth a second one.
+        """
 
     def result(self, machine_id: str) -> T_co:
         """Wait for the answer to a submitted machine, and return it, or raise what asking raised.
@@ -41,8 +46,8 @@ class Pool(Protocol[T_co]):
         Raises:
             NotFoundError: The machine answered 404.
             NoAnswerError: It gave no answer, its retries included.
-            BadRequestError: The API does not take what it was asked about this machine.
             NotInExportError: The answers come from an export, and the machine is not in it.
+            ApiError: The API refuses the call, or answers in another shape than documented.
             Exception: Anything else ends the sweep, as `Stopped` does.
         """
 
@@ -53,6 +58,10 @@ class Answers(Pool[Answer], Protocol):
     @property
     def made_at(self) -> str | None:
         """When all answers were made, as `checked_at` is written; None where each has a time of its own."""
+
+    @property
+    def empty_files(self) -> int:
+        """How many files of an export were empty; 0 where there are no files."""
 
     def kb_cves(self) -> Iterator[dict[str, Any]]:
         """The rows of `kb_cves`; none unless the source knows them."""
@@ -111,26 +120,26 @@ class Threads(Generic[T]):
     They never get the signals that end a run. A context manager, closed at its end.
 
     Args:
-        ask: Asks one machine; called in several threads.
+        ask: Asks one machine, in one call if it is told so; called in several threads.
         size: How many threads.
         idle: Called now and then by whoever waits for an answer, in the waiting thread.
     """
 
-    def __init__(self, ask: Callable[[str], T], size: int, idle: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, ask: Callable[[str, bool], T], size: int, idle: Callable[[], None] = lambda: None) -> None:
         self.size = size
         self._idle = idle
         self._ask = ask
-        self._queue: deque[str] = deque()
+        self._queue: deque[tuple[str, bool]] = deque()
         self._done: dict[str, Callable[[], T]] = {}
         self._closed = False
         # Re-entrant: a signal handler may close the pool while its main thread holds it.
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
-    def submit(self, machine_id: str) -> None:
+    def submit(self, machine_id: str, *, once: bool = False) -> None:
         """Have a machine asked as soon as a thread is free."""
         with self._changed:
-            self._queue.append(machine_id)
+            self._queue.append((machine_id, once))
             self._changed.notify_all()
         if len(self._threads) < self.size:
             thread = threading.Thread(target=self._work, name="ask", daemon=True)
@@ -184,17 +193,17 @@ class Threads(Generic[T]):
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if self._closed:
                     return
-                machine_id = self._queue.popleft()
-            done = _call(self._ask, machine_id)
+                machine_id, once = self._queue.popleft()
+            done = _call(self._ask, machine_id, once)
             with self._changed:
                 self._done[machine_id] = done
                 self._changed.notify_all()
 
 
-def _call(ask: Callable[[str], T], machine_id: str) -> Callable[[], T]:
+def _call(ask: Callable[[str, bool], T], machine_id: str, once: bool) -> Callable[[], T]:
     """Call, and return what gives the answer, or raises the error, in another thread."""
     try:
-        answer = ask(machine_id)
+        answer = ask(machine_id, once)
     except BaseException as error:  # noqa: BLE001 - nothing is swallowed, the main thread raises it
         caught = error
 

@@ -2,30 +2,36 @@
 
 A sweep asks every listed machine once, in id order, a few at a time, and gives each an outcome. Its
 bookmark says at every moment what a later run needs to go on, and may be stored at any time. When
-every machine has an outcome, the verdict says whether rows of earlier versions may be deleted.
+every machine has an outcome, `verdict` says what is believed, and whether older rows may be deleted.
 
-Decisions, each for the reader of the table (no row is deleted on a guess):
+A sweep always ends, and everybody's turn comes:
+
+- Whoever gives no answer, or an odd one, is asked again a few times, and has failed then. Whoever failed
+  in the sweep before is asked once, so that the sick do not eat the quota.
+- Machines in a row without any answer wait, with the cursor before them, until another shows that the API
+  lives. After ten of them the machine that answered last is asked once more (a few others, if none has
+  answered yet): if it answers, the ten have failed; if not, the API is down, and the next run asks them in
+  their turn.
+- A refusal that seems to be about all calls (of the token, a permission, a redirect) is the machine's own
+  if another machine answers.
+- A sweep that machines which failed held back is healed first thing in the next run: they are asked again,
+  and whoever fails again has failed twice and holds nothing back.
+- It goes on for as many nights as it needs, and is dropped only when it made no progress for thirty days.
+
+Decisions:
 
 - A 404 is believed only if the last three times of asking all gave a 404. One between errors, or
   after them, is a failure: a single 404 proves nothing.
-- What was listed is believed per run, but a sweep may span runs. With a machine list that was not
-  believed, a sweep bears a scope of its own (the scope and a `?`): no sweep goes on from one kind
-  of list to the other, since the cursor would pass machines that were merely hidden.
+- A list that is not believed neither ends a sweep nor begins one, but nothing is deleted after a sweep that
+  ran over one. A machine that was hidden while the cursor passed it waits for the next sweep.
 - An empty machine list begins no sweep and leaves the bookmark alone.
-- A finished sweep is healed only if a machine that had not failed in the sweep before held it back.
-- Machines in a row without any answer wait, with the cursor before them, until another shows that the
-  API lives. If none does they are asked in their turn again by the next run, and do not pile up among
-  the deferred.
-- "Failed in the sweep before" means the last sweep that finished. One that was dropped on the way
-  (scope, age) hands on what it had been handed.
+- "Failed in the sweep before" means the last sweep that finished. One that was dropped on the way hands on
+  what it had been handed.
 - Of two sweeps in one run the last one's verdict is the run's.
 - A state that looks odd where the cursor is concerned is no cursor: a new sweep begins.
-- A sweep from the future (the clock went back) is gone on with, but neither healed nor left without
-  a new one in the same run. Only a sweep that was gone on with is followed by a new one.
-- The lists in the bookmark are bounded by their bytes too: with ids longer than some fifty
-  characters, "fifty" is a little less.
-- A machine that comes back, or appears, before the cursor waits for the next sweep. If it had rows
-  they go with this one: it had left.
+- A moment in STATE that lies in the future decides nothing: a sweep that began then is gone on with, and
+  followed by a new one in the same run.
+- A machine that comes back, or appears, before the cursor waits for the next sweep.
 
 Versions only grow, and a target deletes what is *older* than the one activated. So when a target's
 state lags so far behind that a run resumes a sweep after a later one had begun, the later one's
@@ -34,19 +40,26 @@ rows stay.
 
 from __future__ import annotations
 
-import json
 import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from tap_mde_kbs.errors import ApiDownError, BadRequestError, NoAnswerError, NotFoundError, NotInExportError
-from tap_mde_kbs.state import SweepBookmark
-from tap_mde_kbs.sweep.verdict import judge
+from tap_mde_kbs.errors import (
+    ApiDownError,
+    ApiError,
+    BadRequestError,
+    NoAnswerError,
+    NotFoundError,
+    NotInExportError,
+    ShapeError,
+)
+from tap_mde_kbs.state import MOST_NAMED, SweepBookmark, digest, moment, seconds_since
+from tap_mde_kbs.sweep.verdict import UNBELIEVED, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from tap_mde_kbs.sweep.pool import Pool
     from tap_mde_kbs.sweep.verdict import Verdict
@@ -57,10 +70,10 @@ Kind = Literal["answered", "not_found", "failed", "skipped", "not_in_export"]
 KINDS: tuple[Kind, ...] = ("answered", "not_found", "failed", "skipped", "not_in_export")
 """Every outcome that a machine can have."""
 
-DEFERRED = ("not_found", "failed")
-"""What is not believed at once: the machine is asked again."""
-
 Mode = Literal["new", "resumed", "healing"]
+
+MACHINES_OWN = (BadRequestError, ShapeError)
+"""Refusals and odd answers that are about one machine."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +84,21 @@ class Rules:
         tries: How often a deferred machine is asked again.
         pause: Seconds before each of these times.
         deferred: So many deferred machines are asked again at once, not only at the end.
-        failed: More failed machines than this mean that the API is down.
-        in_a_row: So many machines without any answer, one after the other, mean it too.
-        list_bytes: Bytes that each list of the bookmark may take. There are three, and STATE as a
-            whole stays under 8 KB.
-        fresh: A sweep that began so many seconds ago is fresh.
-        oldest: One that began so many seconds ago is not gone on with.
+        in_a_row: After so many machines without any answer, one after the other, the API may be down.
+        witnesses: How many others are asked then, where none has answered yet.
+        named: How many machines each list of the bookmark names at most.
+        fresh: A sweep that began so many seconds ago is fresh: none follows it in the same run.
+        idle: One that made no progress for so many seconds is dropped.
     """
 
     tries: int = 3
     pause: float = 3.0
     deferred: int = 50
-    failed: int = 50
     in_a_row: int = 10
-    list_bytes: int = 2400
+    witnesses: int = 5
+    named: int = MOST_NAMED
     fresh: float = 12 * 3600.0
-    oldest: float = 30 * 86400.0
+    idle: float = 30 * 86400.0
 
 
 RULES = Rules()
@@ -98,11 +110,13 @@ class Listed:
 
     Attributes:
         id: Its id.
-        asked: Whether it is asked; if not, its outcome is `skipped`.
+        skip: Why it is not asked: its outcome is `skipped` then; None if it is asked.
+        last_seen: When it last reported, as it is listed.
     """
 
     id: str
-    asked: bool
+    skip: str | None = None
+    last_seen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +124,18 @@ class Outcome(Generic[T]):
     """What became of a machine in a sweep.
 
     Attributes:
-        machine_id: The machine's id.
+        machine: The machine.
         kind: answered, not_found, failed, skipped or not_in_export.
         answer: What asking returned; None unless answered.
-        reason: Why there is no answer; None unless failed.
+        reason: Why it failed, or is not asked; else None.
+        is_silent: It gave no answer of any kind.
     """
 
-    machine_id: str
+    machine: Listed
     kind: Kind
     answer: T | None = None
     reason: str | None = None
+    is_silent: bool = False
 
 
 class Sweep(Generic[T]):
@@ -140,11 +156,11 @@ class Sweep(Generic[T]):
         self,
         mode: Mode,
         bookmark: SweepBookmark,
-        machines: Mapping[str, bool],
+        machines: Mapping[str, Listed],
         *,
         pool: Pool[T],
+        now: Callable[[], float],
         sleep: Callable[[float], None],
-        list_believed: bool,
         max_shrink_percent: float,
         rules: Rules,
     ) -> None:
@@ -153,29 +169,38 @@ class Sweep(Generic[T]):
         self.verdict: Verdict | None = None
         self._machines = machines
         self._pool = pool
+        self._now = now
         self._sleep = sleep
-        self._list_believed = list_believed
         self._max_shrink_percent = max_shrink_percent
         self._rules = rules
-        bookmark.deferred = [*filter(machines.__contains__, dict.fromkeys(bookmark.deferred))]
-        bookmark.failed = [*filter(machines.__contains__, dict.fromkeys(bookmark.failed))]
-        self._failed_earlier = [*bookmark.failed]
-        """Failed in an earlier run: asked again in this one, and failed until they answer."""
         self._ahead: Sequence[str] = []
         """Not asked yet, in id order."""
         if not bookmark.asked_all:
             order = sorted(machines)
             self._ahead = order[bisect_right(order, bookmark.after) if bookmark.after else 0 :]
-        self._silent: list[str] = []
+        passed = set(machines).difference(self._ahead)
+        ids = {digest(machine_id): machine_id for machine_id in machines}
+        known = {each: machine_id for each, machine_id in ids.items() if machine_id in passed}
+        # Whoever is still ahead is asked in its turn; whoever is not listed any more is not asked at all.
+        bookmark.deferred = [*filter(known.__contains__, dict.fromkeys(bookmark.deferred))]
+        bookmark.failed = [*filter(known.__contains__, dict.fromkeys(bookmark.failed))]
+        self._failed_before = {ids[each] for each in bookmark.failed_before if each in ids}
+        self._failed_earlier = {known[each] for each in bookmark.newly_failed}
+        """Failed in an earlier run of this sweep: asked again in this one."""
+        self._deferred = [known[each] for each in bookmark.deferred]
+        self._silent: list[Outcome[T]] = []
         """Without any answer, one after the other, until now; the cursor stays before them."""
         self._asked_again: Sequence[str] = ()
         """Those that are asked again just now, not in their turn."""
-        waiting = {*self._ahead, *bookmark.deferred, *bookmark.failed}
-        self.left = sum(machines[machine_id] for machine_id in waiting)
+        self._witness: str | None = None
+        """The machine that answered last."""
+        self._in_flight: set[str] = set()
+        waiting = {*self._ahead, *self._deferred, *self._failed_earlier}
+        self.left = sum(machines[machine_id].skip is None for machine_id in waiting)
 
     @property
     def version(self) -> int:
-        """The sweep's version: the epoch second it began."""
+        """What orders sweeps: the epoch second it began, or one more than the last."""
         return self.bookmark.version
 
     def outcomes(self) -> Iterator[Outcome[T]]:
@@ -185,73 +210,126 @@ class Sweep(Generic[T]):
         middle is always possible; `verdict` is there at the end.
 
         Raises:
-            ApiDownError: Too many machines give no answer.
+            ApiDownError: Nobody answers.
             Exception: Whatever the pool raises that is no outcome of one machine.
         """
         yield from self._first_pass()
         self.bookmark.asked_all = True
         yield from self._ask_again()
-        self.verdict = judge(
-            self.bookmark,
-            asked=sum(self._machines.values()),
-            list_believed=self._list_believed,
-            max_shrink_percent=self._max_shrink_percent,
-        )
+        self.bookmark.counts.ended_at = self.bookmark.counts.ended_at or moment(self._now())
+        self.verdict = judge(self.bookmark, max_shrink_percent=self._max_shrink_percent)
 
-    def written(self, outcome: Outcome[T], answered_at: str | None = None) -> None:
+    def written(self, outcome: Outcome[T], *, rows: int = 0, answered_at: str | None = None) -> None:
         """Count an outcome in the bookmark: its rows are out, so that no later run need ask the machine again.
 
         Args:
             outcome: One of `outcomes`.
-            answered_at: The rows' `checked_at`; None where there are none.
+            rows: How many rows there were.
+            answered_at: The rows' `checked_at`; None where nothing was answered.
         """
-        bookmark, machine_id = self.bookmark, outcome.machine_id
+        bookmark, machine_id = self.bookmark, outcome.machine.id
         if answered_at:
             bookmark.source_time = max(bookmark.source_time or "", answered_at)
-        bookmark.answered += outcome.kind == "answered"
+        bookmark.progress_at = moment(self._now())
         self.left -= outcome.kind != "skipped"
+        self._count(outcome, rows)
         if machine_id in self._asked_again:
-            bookmark.deferred = [other for other in bookmark.deferred if other != machine_id]
-            bookmark.failed = [other for other in bookmark.failed if other != machine_id]
-            if outcome.kind == "failed":
-                bookmark.failed.append(machine_id)
+            if machine_id in self._deferred:
+                self._deferred.remove(machine_id)
+                bookmark.deferred.remove(digest(machine_id))
         elif not self._silent:
             bookmark.after = machine_id
 
+    def _count(self, outcome: Outcome[T], rows: int) -> None:
+        """Count an outcome; a machine that failed in an earlier run was counted then."""
+        bookmark, counts, name = self.bookmark, self.bookmark.counts, digest(outcome.machine.id)
+        if name in bookmark.failed:
+            bookmark.failed.remove(name)
+            counts.failed -= 1
+        setattr(counts, outcome.kind, getattr(counts, outcome.kind) + 1)
+        counts.pairs += rows
+        if outcome.kind != "failed":
+            return
+        if len(bookmark.failed) < self._rules.named:
+            bookmark.failed.append(name)
+        else:
+            counts.unnamed += 1
+        if outcome.machine.id in self._failed_earlier:  # it has failed twice; of the others it is known who failed now
+            bookmark.failed_before = [*filter(bookmark.failed.__contains__, bookmark.failed_before), name]
+
     def _first_pass(self) -> Iterator[Outcome[T]]:
-        """Ask everybody in their turn; whoever gives no answer, or says 404, is deferred."""
+        """Ask everybody in their turn; whoever gives no answer of use, or says 404, is deferred."""
         for outcome in self._ask(self._ahead):
+            machine_id = outcome.machine.id
             if outcome.kind == "skipped":  # no sign of life: it was not asked
                 yield outcome
-            elif outcome.kind == "failed":
-                self._silent.append(outcome.machine_id)
+            elif outcome.kind in {"failed", "not_found"} and machine_id in self._failed_before:
+                yield self._final(outcome, {})  # no sign of death: it was sick before
+            elif outcome.is_silent:
+                self._silent.append(outcome)
                 if len(self._silent) >= self._rules.in_a_row:
-                    msg = f"{len(self._silent)} machines in a row gave no answer ({outcome.reason})"
-                    raise ApiDownError(msg)
+                    yield from self._fail_the_silent()
             else:
+                self._witness = machine_id
                 yield from self._defer_the_silent()
-                if outcome.kind == "not_found":
-                    yield from self._defer(outcome.machine_id)
+                if outcome.kind in {"failed", "not_found"}:
+                    yield from self._defer(machine_id)
                 else:
                     yield outcome
         yield from self._defer_the_silent()
 
+    def _fail_the_silent(self) -> Iterator[Outcome[T]]:
+        """Decide what it means that so many machines in a row gave no answer.
+
+        Raises:
+            ApiDownError: The API is down.
+        """
+        if not self._another_answers({outcome.machine.id for outcome in self._silent}):
+            msg = f"{len(self._silent)} machines in a row gave no answer ({self._silent[-1].reason})"
+            raise ApiDownError(msg)
+        silent, self._silent = self._silent, []
+        yield from silent
+
+    def _another_answers(self, but: Collection[str]) -> bool:
+        """Ask the machine that answered last once more, or a few others where none has: whether one answers.
+
+        Args:
+            but: Whom not to ask.
+        """
+        witnesses = [self._witness] if self._witness else self._spread({*but, *self._in_flight, *self._failed_before})
+        for machine_id in witnesses:
+            self._pool.submit(machine_id, once=True)
+            try:
+                self._pool.result(machine_id)
+            except (NotFoundError, *MACHINES_OWN):
+                return True
+            except ApiError:
+                continue
+            else:
+                return True
+        return False
+
+    def _spread(self, but: Collection[str]) -> Sequence[str]:
+        """A few machines from all over the list."""
+        others = [each.id for each in self._machines.values() if each.skip is None and each.id not in but]
+        return others[:: max(1, len(others) // self._rules.witnesses)][: self._rules.witnesses]
+
     def _defer_the_silent(self) -> Iterator[Outcome[T]]:
         silent, self._silent = self._silent, []
-        for machine_id in silent:
-            yield from self._defer(machine_id)
+        for outcome in silent:
+            yield from self._defer(outcome.machine.id)
 
     def _defer(self, machine_id: str) -> Iterator[Outcome[T]]:
         """Leave a machine for later; once there are many, ask them again at once."""
-        self.bookmark.deferred.append(machine_id)
+        self._deferred.append(machine_id)
+        self.bookmark.deferred.append(digest(machine_id))
         self.bookmark.after = machine_id
-        if self._is_full(self.bookmark.deferred, self._rules.deferred):
+        if len(self._deferred) >= self._rules.deferred:
             yield from self._ask_again()
 
     def _ask_again(self) -> Iterator[Outcome[T]]:
         """Ask the deferred machines, and those that failed in an earlier run, until all have an outcome."""
-        waiting = sorted({*self.bookmark.deferred, *self._failed_earlier})
-        self._failed_earlier = []
+        waiting = sorted({*self._deferred, *(self._failed_earlier if self.bookmark.asked_all else ())})
         self._asked_again = waiting
         reasons: dict[str, str | None] = {}
         for tries_left in reversed(range(self._rules.tries)):
@@ -261,32 +339,24 @@ class Sweep(Generic[T]):
             still_waiting = []
             for outcome in self._ask(waiting):
                 if outcome.kind == "failed":
-                    reasons[outcome.machine_id] = outcome.reason
-                if outcome.kind in DEFERRED and tries_left:
-                    still_waiting.append(outcome.machine_id)
+                    reasons[outcome.machine.id] = outcome.reason
+                if outcome.kind in {"failed", "not_found"} and tries_left:
+                    still_waiting.append(outcome.machine.id)
                 else:
                     yield self._final(outcome, reasons)
             waiting = still_waiting
         self._asked_again = ()
 
     def _final(self, outcome: Outcome[T], reasons: Mapping[str, str | None]) -> Outcome[T]:
-        """The outcome of a machine that was asked again as often as it is.
+        """The outcome of a machine that was asked as often as it is.
 
         Args:
             outcome: Of the last time.
             reasons: Why it gave no answer the times before, for those that gave none.
-
-        Raises:
-            ApiDownError: It failed, and too many have.
         """
-        machine_id = outcome.machine_id
-        if outcome.kind == "not_found" and machine_id in reasons:
-            outcome = Outcome(machine_id, "failed", reason=reasons[machine_id])
-        if outcome.kind == "failed":
-            failed = [*(other for other in self.bookmark.failed if other != machine_id), machine_id]
-            if self._is_full(failed, self._rules.failed + 1):
-                msg = f"{len(failed)} machines gave no answer ({outcome.reason})"
-                raise ApiDownError(msg)
+        machine = outcome.machine
+        if outcome.kind == "not_found" and (machine.id in reasons or machine.id in self._failed_before):
+            return Outcome(machine, "failed", reason=reasons.get(machine.id) or outcome.reason)
         return outcome
 
     def _ask(self, machine_ids: Iterable[str]) -> Iterator[Outcome[T]]:
@@ -302,33 +372,41 @@ class Sweep(Generic[T]):
         while True:
             while in_flight < self._pool.size and (machine_id := next(todo, None)) is not None:
                 asked.append(machine_id)
-                if self._machines[machine_id]:
-                    self._pool.submit(machine_id)
+                if self._machines[machine_id].skip is None:
+                    self._pool.submit(machine_id, once=machine_id in self._failed_before)
+                    self._in_flight.add(machine_id)
                     in_flight += 1
             if not asked:
                 return
-            machine_id = asked.popleft()
-            if not self._machines[machine_id]:
-                yield Outcome(machine_id, "skipped")
+            machine = self._machines[asked.popleft()]
+            if machine.skip is not None:
+                yield Outcome(machine, "skipped", reason=machine.skip)
                 continue
-            yield self._outcome(machine_id)
+            self._in_flight.discard(machine.id)
+            yield self._outcome(machine)
             in_flight -= 1
 
-    def _outcome(self, machine_id: str) -> Outcome[T]:
-        try:
-            answer = self._pool.result(machine_id)
-        except NotFoundError:
-            return Outcome(machine_id, "not_found")
-        except NotInExportError:
-            return Outcome(machine_id, "not_in_export")
-        except (NoAnswerError, BadRequestError) as error:
-            return Outcome(machine_id, "failed", reason=str(error))
-        return Outcome(machine_id, "answered", answer)
+    def _outcome(self, machine: Listed) -> Outcome[T]:
+        """Wait for a machine's answer.
 
-    def _is_full(self, machine_ids: Sequence[str], many: int) -> bool:
-        """Whether a list of the bookmark holds that many machines, or as many as fit in STATE."""
-        size = sum(_bytes(machine_id) for machine_id in machine_ids)
-        return len(machine_ids) >= many or size > self._rules.list_bytes
+        Raises:
+            ApiError: It was refused, and so is everybody else.
+        """
+        try:
+            answer = self._pool.result(machine.id)
+        except NotFoundError as error:
+            return Outcome(machine, "not_found", reason=str(error))
+        except NotInExportError:
+            return Outcome(machine, "not_in_export")
+        except NoAnswerError as error:
+            return Outcome(machine, "failed", reason=str(error), is_silent=True)
+        except MACHINES_OWN as error:
+            return Outcome(machine, "failed", reason=str(error))
+        except ApiError as error:
+            if not self._another_answers({machine.id}):
+                raise
+            return Outcome(machine, "failed", reason=str(error))
+        return Outcome(machine, "answered", answer)
 
 
 def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are keywords
@@ -345,8 +423,8 @@ def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are 
 ) -> Iterator[Sweep[T]]:
     """What this run has to do: one sweep or two, none if no machine is listed.
 
-    It goes on with a sweep that was broken off; heals a finished one, if machines failed in it and
-    it is fresh; or begins a new one, also after one it went on with and that is not fresh any more.
+    It goes on with a sweep that was broken off, or heals one that failed machines held back, and then
+    begins a new one, unless that one is fresh.
     A sweep whose outcomes the caller does not exhaust is the last.
 
     Args:
@@ -360,55 +438,55 @@ def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are 
         max_shrink_percent: How many per cent fewer answers than last time are believed at once.
         rules: How patient the sweep is.
     """
-    machines: dict[str, bool] = {}
-    for machine in listed:
-        machines[machine.id] = machine.asked or machines.get(machine.id, False)
+    machines = {machine.id: machine for machine in listed}
     if not machines:
         return
-    if not list_believed:
-        scope += "?"
 
     def begin(mode: Mode, bookmark: SweepBookmark) -> Sweep[T]:
+        bookmark = bookmark.copy() if mode != "new" else _successor(bookmark, scope, now())
+        if not list_believed:
+            bookmark.scope = scope + UNBELIEVED
         return Sweep(
             mode,
-            replace(bookmark) if mode != "new" else _successor(bookmark, scope, now()),
+            bookmark,
             machines,
             pool=pool,
+            now=now,
             sleep=sleep,
-            list_believed=list_believed,
             max_shrink_percent=max_shrink_percent,
             rules=rules,
         )
 
     first = begin(_mode(bookmark, scope, now(), rules), bookmark)
     yield first
-    old = abs(now() - first.version) > rules.fresh
-    if first.verdict is not None and first.mode == "resumed" and old:
+    age = seconds_since(first.bookmark.began_at, now())
+    if first.verdict is not None and first.mode != "new" and (age is None or age > rules.fresh):
         yield begin("new", first.bookmark)
 
 
 def _mode(bookmark: SweepBookmark, scope: str, now: float, rules: Rules) -> Mode:
     """What to do with what the last run left."""
-    age = now - bookmark.version
-    if not bookmark.version or bookmark.complete or bookmark.scope != scope:
+    if not bookmark.version or bookmark.complete or bookmark.scope.removesuffix(UNBELIEVED) != scope:
         return "new"
-    if not bookmark.finished:
-        return "resumed" if age <= rules.oldest else "new"
-    return "healing" if bookmark.newly_failed and abs(age) < rules.fresh else "new"
+    if bookmark.finished and bookmark.counts.is_believed:
+        return "healing"
+    idle = seconds_since(bookmark.progress_at, now)
+    return "resumed" if idle is None or idle <= rules.idle else "new"
 
 
 def _successor(bookmark: SweepBookmark, scope: str, now: float) -> SweepBookmark:
     """The bookmark of a new sweep, after the one given."""
+    counts = bookmark.counts.begun_anew()
     return SweepBookmark(
         version=max(int(now), bookmark.version + 1),
         scope=scope,
+        began_at=moment(now),
+        progress_at=moment(now),
         failed_before=[*(bookmark.failed if bookmark.finished else bookmark.failed_before)],
+        counts=replace(counts, empty_files_before=bookmark.counts.empty_files),
         answered_last=bookmark.answered_last,
-        short_sweeps=bookmark.short_sweeps,
+        answered_short=bookmark.answered_short,
+        pairs_last=bookmark.pairs_last,
+        pairs_short=bookmark.pairs_short,
         source_time=bookmark.source_time,
     )
-
-
-def _bytes(machine_id: str) -> int:
-    """What an id takes in a list in STATE, its quotes and comma included."""
-    return len(json.dumps(machine_id)) + 2
