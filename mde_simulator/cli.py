@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from mde_simulator.defender.odata import MAXIMUM
 from mde_simulator.defender.quota import DOCUMENTED, EXPORT, EXPORT_JSON, Quota
 from mde_simulator.entra.identity import BEARER_FORMS, ROLES
-from mde_simulator.entra.managed import KINDS as HOSTS
+from mde_simulator.entra.managed import HOSTS
 from mde_simulator.exports.records import ExportShape
 from mde_simulator.faults.faults import KINDS, Fault
 from mde_simulator.fleet.fleet import Fleet
@@ -43,8 +43,8 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         number = int(text) if text.strip().lstrip("-").isdecimal() else least - 1
         if not least <= number <= most:
-            message = f"{text!r} is not a whole number from {least} to {most}"
-            raise argparse.ArgumentTypeError(message)
+            msg = f"{text!r} is not a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(msg)
         return number
 
     return read
@@ -59,8 +59,8 @@ def decimal(most: float) -> Callable[[str], float]:
         except ValueError:
             number = -1.0
         if not 0 <= number <= most:
-            message = f"{text!r} is not a number from 0 to {most:g}"
-            raise argparse.ArgumentTypeError(message)
+            msg = f"{text!r} is not a number from 0 to {most:g}"
+            raise argparse.ArgumentTypeError(msg)
         return number
 
     return read

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 AUTH_METHODS = ("client_secret", "certificate", "federated_token", "managed_identity")
-#: How long a federated token of `settings_for` is good.
 DAY = 86_400.0
+"""How long a federated token of `settings_for` is good."""
 
 
 class Simulator:
@@ -84,8 +84,8 @@ class Simulator:
         export_clock: Callable[[], float] = time.time,
     ) -> None:
         if page_size < 1:
-            message = "A page has one machine at least."
-            raise ValueError(message)
+            msg = "A page has one machine at least."
+            raise ValueError(msg)
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
         self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
@@ -102,8 +102,8 @@ class Simulator:
             latency=latency,
         )
         self.port = port
-        #: The identities of the host that the endpoints are on; None if they are not asked for.
         self.managed = ManagedIdentity(self.tenant.login) if managed_identity else None
+        """The identities of the host that the endpoints are on; None if they are not asked for."""
         self._compress = compress
         self._server: Server | None = None
         self._endpoints: Server | None = None
@@ -200,8 +200,8 @@ class Simulator:
             OSError: The file cannot be read.
         """
         if auth_method not in AUTH_METHODS:
-            message = f"There is no auth_method {auth_method!r}; there are {', '.join(AUTH_METHODS)}."
-            raise ValueError(message)
+            msg = f"There is no auth_method {auth_method!r}; there are {', '.join(AUTH_METHODS)}."
+            raise ValueError(msg)
         settings = {"auth_method": auth_method, **self.config}
         if auth_method != "client_secret":
             del settings["client_secret"]
@@ -228,8 +228,8 @@ class Simulator:
             RuntimeError: The simulator was made without them.
         """
         if self.managed is None:
-            message = "Simulator(managed_identity=True) has the endpoints."
-            raise RuntimeError(message)
+            msg = "Simulator(managed_identity=True) has the endpoints."
+            raise RuntimeError(msg)
         self._path("")
         return self.managed.environment(kind)
 
@@ -245,8 +245,8 @@ class Simulator:
 
     def _path(self, name: str) -> Path:
         if self._folder is None:
-            message = "The simulator is not running."
-            raise RuntimeError(message)
+            msg = "The simulator is not running."
+            raise RuntimeError(msg)
         return self._folder / name
 
     # What happened

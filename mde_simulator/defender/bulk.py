@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mde_simulator.defender.odata import ODataError, whole
-from mde_simulator.http.messages import ODATA, Answer, Request
+from mde_simulator.http.messages import ODATA, Request, Response
 
 if TYPE_CHECKING:
     from mde_simulator.exports.exports import Exports
     from mde_simulator.exports.storage import Storage
     from mde_simulator.http.journal import Entry, Journal
 
-#: The functions of the collection of machines, in lower case.
 FILES, JSON = "softwarevulnerabilitiesexport", "softwarevulnerabilitiesbymachine"
+"""The functions of the collection of machines, in lower case."""
 ROLES = ("Vulnerability.Read.All",)
 LONGEST = 6
 PAGE, LARGEST = 50_000, 200_000
-#: How many bytes of a seal are in a token; divisible by three, so that a token needs no padding of its own.
 SEAL = 9
+"""How many bytes of a seal are in a token; divisible by three, so that a token needs no padding of its own."""
 UNKNOWN_TOKEN = "The value of the query option '$skiptoken' is not valid."  # noqa: S105 - a sentence about one
 CONTEXT = "https://api.securitycenter.microsoft.com/api/$metadata#"
 
@@ -47,7 +47,7 @@ class Bulk:
         self._storage = storage
         self._journal = journal
 
-    def answer(self, request: Request, entry: Entry, url: str) -> Answer:
+    def answer(self, request: Request, entry: Entry, url: str) -> Response:
         """What is said to one of the calls; `url` is the API's.
 
         Raises:
@@ -63,25 +63,25 @@ class Bulk:
             self._journal.violation(entry, f"an unknown query option {name!r}")
         return options
 
-    def _files(self, options: dict[str, str]) -> Answer:
+    def _files(self, options: dict[str, str]) -> Response:
         hours = whole("sasValidHours", options.get("sasvalidhours", "1"))
         if not 1 <= hours <= LONGEST:
-            message = f"sasValidHours is {hours}, and must be from 1 to {LONGEST}."
-            return Answer.error(HTTPStatus.BAD_REQUEST, "BadRequest", message)
+            msg = f"sasValidHours is {hours}, and must be from 1 to {LONGEST}."
+            return Response.error(HTTPStatus.BAD_REQUEST, "BadRequest", msg)
         snapshot = self.exports.current()
         payload = {
             "@odata.context": f"{CONTEXT}microsoft.windowsDefenderATP.api.ExportFilesResponse",
             "exportFiles": self._storage.links(snapshot, hours),
             "generatedTime": snapshot.generated_time,
         }
-        return Answer.of(payload, type_=ODATA)
+        return Response.of(payload, type_=ODATA)
 
-    def _page(self, options: dict[str, str], url: str) -> Answer:
+    def _page(self, options: dict[str, str], url: str) -> Response:
         size = whole("pageSize", options.get("pagesize", str(PAGE)))
         top = options.get("$top")
         if not 1 <= size <= LARGEST:
-            message = f"pageSize is {size}, and must be from 1 to {LARGEST}."
-            return Answer.error(HTTPStatus.BAD_REQUEST, "BadRequest", message)
+            msg = f"pageSize is {size}, and must be from 1 to {LARGEST}."
+            return Response.error(HTTPStatus.BAD_REQUEST, "BadRequest", msg)
         path, first = self.exports.current().path, 0
         if "$skiptoken" in options:
             path, first = self._position(options["$skiptoken"])
@@ -95,17 +95,17 @@ class Bulk:
         if more and top is None:
             link = _link(url, size, self._token(path, first + wanted))
             body += b',"@odata.nextLink":' + json.dumps(link).encode()
-        return Answer(HTTPStatus.OK, body + b"}", {"Content-Type": ODATA, "OData-Version": "4.0"})
+        return Response(HTTPStatus.OK, body + b"}", {"Content-Type": ODATA, "OData-Version": "4.0"})
 
-    def stand_still(self, request: Request, answer: Answer, url: str) -> None:
+    def stand_still(self, request: Request, response: Response, url: str) -> None:
         """The next link of a page leads to the page itself."""
-        if answer.status != HTTPStatus.OK:
+        if response.status != HTTPStatus.OK:
             return
-        payload = json.loads(answer.body)
+        payload = json.loads(response.body)
         options = {name.lower(): text for name, text in request.query}
         token = options.get("$skiptoken") or self._token(self.exports.current().path, 0)
         payload["@odata.nextLink"] = _link(url, int(options.get("pagesize", PAGE)), token)
-        answer.body = json.dumps(payload, ensure_ascii=False).encode()
+        response.body = json.dumps(payload, ensure_ascii=False).encode()
 
     # The token: opaque to clients, and nothing they could make up
 

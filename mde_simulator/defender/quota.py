@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Calls, in so many seconds.
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
-#: The same of the two calls for whole exports (`get-assessment-software-vulnerabilities.md`).
+"""Calls, in so many seconds."""
 EXPORT = ((5, 60.0), (20, 3600.0))
+"""The same of the two calls for whole exports (`get-assessment-software-vulnerabilities.md`)."""
 EXPORT_JSON = ((30, 60.0), (1000, 3600.0))
-#: Sums of decimals miss a window's end by less than this.
 ROUNDING = 1e-6
+"""Sums of decimals miss a window's end by less than this."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Window:
     limit: int
     period: float
     calls: deque[tuple[float, bool]] = field(default_factory=deque)
-    #: How many of the calls in the window are the client's, not other users'.
     own: int = 0
+    """How many of the calls in the window are the client's, not other users'."""
 
     def expire(self, now: float) -> None:
         """Forget what is a period old."""
@@ -76,8 +76,8 @@ class Quota:
         grace: float = 0.1,
     ) -> None:
         if any(limit < 1 or period <= 0 for limit, period in limits):
-            message = "A limit is at least one call in more than no seconds."
-            raise ValueError(message)
+            msg = "A limit is at least one call in more than no seconds."
+            raise ValueError(msg)
         self.limits = limits
         self.grace = grace
         self.admitted = self.refusals = self.over = self.early = 0

@@ -1,6 +1,6 @@
 """What the tenant answers: the API's routes, with their oddities, and the rules every call obeys.
 
-No sockets: it takes a `Request` and gives an `Answer`. The facts are from Microsoft's pages
+No sockets: it takes a `Request` and gives a `Response`. The facts are from Microsoft's pages
 `get-machines.md`, `get-missing-kbs-machine.md`, `get-missing-kbs-software.md` and
 `common-errors.md`. A `Fault` strikes here; the connection's own end is `server.py`'s.
 """
@@ -22,7 +22,7 @@ from mde_simulator.faults import spoil
 from mde_simulator.faults.faults import WALKING
 from mde_simulator.fleet.catalogue import SOFTWARE, WINDOWS, Record
 from mde_simulator.http.journal import Entry, Journal
-from mde_simulator.http.messages import ODATA, Answer, Request
+from mde_simulator.http.messages import ODATA, Request, Response
 
 if TYPE_CHECKING:
     from mde_simulator.defender.quota import Quota
@@ -68,16 +68,18 @@ class Tenant:
     def _bulk(self) -> Bulk:
         return Bulk(self.exports, self.storage, self.journal)
 
-    def answer(self, request: Request, entry: Entry) -> Answer:
+    def answer(self, request: Request, entry: Entry) -> Response:
         """What the tenant says to it."""
         self.login.check_host(request, entry, self.identity.url)
-        answer = self._api(request, entry) if entry.is_api else self.login.answer(request, entry, self.identity.answer)
-        entry.status = None if answer.ending == "reset" else answer.status
-        return answer
+        response = (
+            self._api(request, entry) if entry.is_api else self.login.answer(request, entry, self.identity.answer)
+        )
+        entry.status = None if response.ending == "reset" else response.status
+        return response
 
     # The rules
 
-    def _api(self, request: Request, entry: Entry) -> Answer:
+    def _api(self, request: Request, entry: Entry) -> Response:
         quota = self._quota(request)
         wait, wrong = quota.judge()
         if wrong == "early":
@@ -89,18 +91,18 @@ class Tenant:
         if request.body:
             self.journal.violation(entry, "a request body where there is none")
         token = self._token(request, entry)
-        if isinstance(token, Answer):
+        if isinstance(token, Response):
             return token
-        answer = self._struck(request, entry, token)
-        answer.delay += self.latency
-        return answer
+        response = self._struck(request, entry, token)
+        response.delay += self.latency
+        return response
 
     def _quota(self, request: Request) -> Quota:
         """The calls for whole exports have quotas of their own."""
         by_call = {bulk.FILES: self.export_quota, bulk.JSON: self.export_json_quota}
         return by_call.get(_bulk_call(request), self.quota)
 
-    def _token(self, request: Request, entry: Entry) -> Token | Answer:
+    def _token(self, request: Request, entry: Entry) -> Token | Response:
         authorization = request.headers.get("authorization", "")
         token = self.identity.seen(authorization)
         if token is None:
@@ -108,11 +110,11 @@ class Tenant:
         if token is None or not self.identity.is_valid(authorization):
             return spoil.unauthorized()
         if token.audience not in self.identity.audiences:
-            message = f"The token's audience {token.audience} is not that of this API."
-            return Answer.error(HTTPStatus.FORBIDDEN, "Forbidden", message)
+            msg = f"The token's audience {token.audience} is not that of this API."
+            return Response.error(HTTPStatus.FORBIDDEN, "Forbidden", msg)
         return token
 
-    def _struck(self, request: Request, entry: Entry, token: Token) -> Answer:
+    def _struck(self, request: Request, entry: Entry, token: Token) -> Response:
         path = "/" + "/".join(request.segments)
         fault = self.faults.strike(request.method, path, entry.machine_id, walking=_skip(request) > 0)
         if fault is None:
@@ -122,13 +124,13 @@ class Tenant:
         instead = spoil.instead(fault, request, self.identity.url)
         if instead is not None:
             return instead
-        answer = spoil.spoil(self._route(request, entry, token), fault, self.identity.url)
+        response = spoil.spoil(self._route(request, entry, token), fault, self.identity.url)
         if fault.kind == "endless_skiptoken":
-            self._bulk.stand_still(request, answer, self.identity.url)
-        return answer
+            self._bulk.stand_still(request, response, self.identity.url)
+        return response
 
     def _happen(self, fault: Fault, request: Request) -> None:
-        """What a fault does to the tenant, not to the answer."""
+        """What a fault does to the tenant, not to the response."""
         if fault.kind == "revoked":
             self.identity.revoke()
         elif fault.kind == "throttled" and fault.retry_after != "absent":
@@ -144,16 +146,16 @@ class Tenant:
 
     # The routes
 
-    def _route(self, request: Request, entry: Entry, token: Token) -> Answer:
+    def _route(self, request: Request, entry: Entry, token: Token) -> Response:
         parts = [part.lower() for part in request.segments[1:]]
         resource, function = parts[0], parts[2:]
         whole = bool(_bulk_call(request))
         if resource not in ("machines", "software") or function not in ([], ["getmissingkbs"]):
-            message = f"No HTTP resource was found that matches the request URI {request.path}."
-            return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", message)
+            msg = f"No HTTP resource was found that matches the request URI {request.path}."
+            return Response.error(HTTPStatus.NOT_FOUND, "NotFound", msg)
         if request.method != "GET":
-            message = "The requested resource does not support this method."
-            return Answer.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+            msg = "The requested resource does not support this method."
+            return Response.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", msg)
         software = resource == "software" or bool(function)
         required = bulk.ROLES if whole else SOFTWARE_ROLES if software else MACHINE_ROLES
         if not set(required) & set(token.roles):
@@ -163,9 +165,9 @@ class Tenant:
                 return self._bulk.answer(request, entry, self.identity.url)
             return self._resource(resource, request, entry)
         except ODataError as error:
-            return Answer.error(HTTPStatus.BAD_REQUEST, "ODataError", str(error))
+            return Response.error(HTTPStatus.BAD_REQUEST, "ODataError", str(error))
 
-    def _resource(self, resource: str, request: Request, entry: Entry) -> Answer:
+    def _resource(self, resource: str, request: Request, entry: Entry) -> Response:
         segments = [part for part in request.segments[2:] if part]
         if not segments:
             if resource == "machines":
@@ -177,7 +179,7 @@ class Tenant:
             return self._software(segments[0], fixes=bool(segments[1:]))
         return self._machine(segments[0], fixes=bool(segments[1:]))
 
-    def _machine(self, machine_id: str, *, fixes: bool) -> Answer:
+    def _machine(self, machine_id: str, *, fixes: bool) -> Response:
         try:
             if fixes:
                 return _odata(FIXES, {"value": self.fleet.missing_kbs(machine_id)})
@@ -185,14 +187,14 @@ class Tenant:
         except KeyError:
             return spoil.not_found("Machine", machine_id)
 
-    def _machines(self, request: Request, entry: Entry) -> Answer:
+    def _machines(self, request: Request, entry: Entry) -> Response:
         if any(not name for name, _ in request.query):
             self.journal.violation(entry, "a followed bad link")
             return self._endless(request)
         options = self._options(request, entry)
         listing = self.fleet.listing()
         if not listing:
-            return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", "No recent machines were found.")
+            return Response.error(HTTPStatus.NOT_FOUND, "NotFound", "No recent machines were found.")
         ids = self._select(listing, options)
         size = self._size(options)
         payload: Record = {"@odata.count": len(ids)} if options.count else {}
@@ -209,14 +211,14 @@ class Tenant:
         for name in options.unknown:
             self.journal.violation(entry, f"an unknown query option {name!r}")
         if options.top is not None and options.top > MAXIMUM:
-            message = (
+            msg = (
                 f"The limit of '{MAXIMUM}' for Top query has been exceeded. "
                 f"The value from the incoming request is '{options.top}'."
             )
-            raise ODataError(message)
+            raise ODataError(msg)
         if options.page_size == 0:
-            message = "Invalid value '0' for pageSize query option found."
-            raise ODataError(message)
+            msg = "Invalid value '0' for pageSize query option found."
+            raise ODataError(msg)
         return options
 
     def _size(self, options: Options) -> int:
@@ -257,7 +259,7 @@ class Tenant:
         """With a filter the names are lost (microsoft-365-docs#8316)."""
         return f"{self.identity.url}/api/machines?={quote(text)}&={size}&$skip={after}"
 
-    def _endless(self, request: Request) -> Answer:
+    def _endless(self, request: Request) -> Response:
         """What a mangled link leads to: the list without its filter, round and round."""
         unnamed = [text for name, text in request.query if not name]
         first, size = _skip(request), self.page_size
@@ -266,14 +268,14 @@ class Tenant:
         link = self._mangled_link(unnamed[0], size, first + size)
         return _odata("Machines", {"value": self._records(ids), "@odata.nextLink": link})
 
-    def _softwares(self, request: Request, entry: Entry) -> Answer:
+    def _softwares(self, request: Request, entry: Entry) -> Response:
         options = self._options(request, entry)
         size = self._size(options)
         products = [*WINDOWS, *SOFTWARE][options.skip : options.skip + size]
         records = [options.project(self._software_record(product)) for product in products]
         return _odata("Software", {"value": records})
 
-    def _software(self, software_id: str, *, fixes: bool) -> Answer:
+    def _software(self, software_id: str, *, fixes: bool) -> Response:
         product = software_id.removeprefix(VENDOR)
         if not software_id.startswith(VENDOR) or product not in (*WINDOWS, *SOFTWARE):
             return spoil.not_found("Software", software_id)
@@ -315,5 +317,5 @@ def _skip(request: Request) -> int:
     return int(texts[0]) if texts and texts[0].isascii() and texts[0].isdecimal() else 0
 
 
-def _odata(context: str, payload: Record) -> Answer:
-    return Answer.of({"@odata.context": CONTEXT + context, **payload}, type_=ODATA)
+def _odata(context: str, payload: Record) -> Response:
+    return Response.of({"@odata.context": CONTEXT + context, **payload}, type_=ODATA)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-#: What Entra ID takes for an audience by default.
 EXCHANGE = "api://AzureADTokenExchange"
+"""What Entra ID takes for an audience by default."""
 SUBJECT = "system:serviceaccount:security:tap-mde-kbs"
 
 

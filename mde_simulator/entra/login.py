@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from mde_simulator.entra.identity import Identity
     from mde_simulator.faults.faults import Fault, Faults
     from mde_simulator.http.journal import Entry, Journal
-    from mde_simulator.http.messages import Answer, Request
+    from mde_simulator.http.messages import Request, Response
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-#: The status and the AADSTS number of each kind.
 BUSY = {"sign_in_down": (503, 90033), "sign_in_throttled": (429, 90055)}
+"""The status and the AADSTS number of each kind."""
 VIOLATIONS = {
     spoil.ELSEWHERE: "a redirect that was followed",
     hostile.ELSEWHERE_LINK: "a link to another host that was followed",
@@ -52,7 +52,7 @@ class Login:
         if request.path in VIOLATIONS:
             self.journal.violation(entry, VIOLATIONS[request.path])
 
-    def answer(self, request: Request, entry: Entry, ask: Callable[[Request, Entry], Answer]) -> Answer:
+    def answer(self, request: Request, entry: Entry, ask: Callable[[Request, Entry], Response]) -> Response:
         """What is said: by `ask`, unless a fault strikes."""
         if request.headers.get("authorization", "").lower().startswith("bearer"):
             self.journal.violation(entry, "a token to the wrong place")
@@ -68,28 +68,28 @@ class Login:
             return instead
         return spoil.spoil(ask(request, entry), fault, self.identity.url)
 
-    def _instead(self, fault: Fault, request: Request) -> Answer | None:
+    def _instead(self, fault: Fault, request: Request) -> Response | None:
         if fault.kind in BUSY:
             return self._busy(fault, request)
         text = hostile.message(fault, request)
         if fault.kind == "sign_in" or text is not None:
-            answer = self._refusal(fault.code, request, text or "")
-            answer.status = fault.status or answer.status
-            return answer
+            response = self._refusal(fault.code, request, text or "")
+            response.status = fault.status or response.status
+            return response
         return spoil.instead(fault, request, self.identity.url)
 
-    def _refusal(self, code: int, request: Request, text: str = "") -> Answer:
+    def _refusal(self, code: int, request: Request, text: str = "") -> Response:
         form = request.form
         return self.identity.refusal(
             code, request.segments[0], form.get("client_id", ""), form.get("scope", ""), text=text
         )
 
-    def _busy(self, fault: Fault, request: Request) -> Answer:
+    def _busy(self, fault: Fault, request: Request) -> Response:
         status, code = BUSY[fault.kind]
-        answer = self._refusal(code, request, fault.text)
-        answer.status = fault.status or status
+        response = self._refusal(code, request, fault.text)
+        response.status = fault.status or status
         if fault.retry_after != "absent":
             self._closed[request.path] = time.monotonic() + spoil.announced(fault)
             moment = formatdate(math.floor(time.time() + fault.seconds), usegmt=True)
-            answer.headers["Retry-After"] = moment if fault.retry_after == "date" else str(math.ceil(fault.seconds))
-        return answer
+            response.headers["Retry-After"] = moment if fault.retry_after == "date" else str(math.ceil(fault.seconds))
+        return response

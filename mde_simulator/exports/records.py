@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from mde_simulator.fleet import cves as vulnerabilities
+from mde_simulator.fleet import cves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,24 +20,27 @@ if TYPE_CHECKING:
     from mde_simulator.fleet.catalogue import Record
     from mde_simulator.fleet.picture import Assessed, Content, Kb
 
-#: How names are written: in files PascalCase and nulls left out, in the JSON answer camelCase and
-#: nulls (microsoft-365-docs#5877); a file in the JSON answer's way is a fault.
 PASCAL, CAMEL = "pascal", "camel"
+"""How names are written: in files PascalCase and nulls left out, in the JSON response camelCase and nulls
+(microsoft-365-docs#5877); a file in the JSON response's way is a fault.
+"""
 FILES_ONLY = ("isOnboarded", "cveBatchTitle", "cveBatchUrl")
-#: What is null in the JSON answer if a record does not say it.
 NULLABLE = ("cveId", "cvssScore", "vulnerabilitySeverityLevel", "recommendedSecurityUpdate",
             "recommendedSecurityUpdateId", "recommendedSecurityUpdateUrl", "endOfSupportStatus",
             "endOfSupportDate", "cveMitigationStatus")  # fmt: skip
-#: Of so many devices one has: no record at all; none but for missing updates; a record twice, in two
-#: groups; a record that does not say whose it is; its records in two files.
+"""What is null in the JSON response if a record does not say it."""
 ABSENT, BARE, TWICE, UNNAMED, SPLIT = 40, 10, 20, 50, 3
-#: A device has so many records of other vendors' software, and up to so many more, from one of so many on.
+"""Of so many devices one has: no record at all; none but for missing updates; a record twice, in two groups; a
+record that does not say whose it is; its records in two files.
+"""
 LEAST, SPREAD, START = 3, 5, 60
-#: So many devices are written together, their records mixed.
+"""A device has so many records of other vendors' software, and up to so many more, from one of so many on."""
 TOGETHER = 8
-#: A record without its evidence, paths on the disk and in the registry; and what is left out of
-#: narrower ones: nothing that missing updates follow from.
+"""So many devices are written together, their records mixed."""
 PLAIN_WIDTH = 950
+"""A record without its evidence, paths on the disk and in the registry; and what is left out of narrower ones:
+nothing that missing updates follow from.
+"""
 LEFT_OUT = ("deviceName", "osVersion", "osArchitecture", "diskPaths", "registryPaths", "recommendationReference",
             "cveBatchTitle", "cveBatchUrl", "productCategory", "lastSeenTimestamp")  # fmt: skip
 
@@ -59,8 +62,8 @@ class ExportShape:
 
     def __post_init__(self) -> None:
         if self.records < 0 or self.files < 1:
-            message = "An export has one file at least, and no fewer than 0 records a device."
-            raise ValueError(message)
+            msg = "An export has one file at least, and no fewer than 0 records a device."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def is_there(device: Assessed, content: Content) -> bool:
 
 def view(device: Assessed) -> int:
     """The way in which it sees how bad a CVE is."""
-    return device.index % vulnerabilities.VIEWS
+    return device.index % cves.VIEWS
 
 
 def timestamp(moment: datetime) -> str:
@@ -117,7 +120,7 @@ def pascal(name: str) -> str:
 
 
 @dataclass
-class Writer:
+class RecordWriter:
     """Writes the records of a picture in one of the two ways."""
 
     content: Content
@@ -127,9 +130,9 @@ class Writer:
 
     def __post_init__(self) -> None:
         others = range(START + max(LEAST + SPREAD, self.shape.records))
-        self._others = [self._rest(vulnerabilities.of_others(number)) for number in others]
+        self._others = [self._rest(cves.of_others(number)) for number in others]
         self.devices = [device for device in self.content.devices if is_there(device, self.content)]
-        self._odd = [self._rest(record) for record in vulnerabilities.odd()]
+        self._odd = [self._rest(record) for record in cves.odd()]
 
     def pieces(self) -> Iterator[Piece]:
         """All records, in the order of the files."""
@@ -204,7 +207,7 @@ class Writer:
     def _of_kb(self, kb: Kb, product: str, seen: int) -> list[bytes]:
         found = self._kbs.get((kb, product, seen))
         if found is None:
-            records = vulnerabilities.of_kb(kb, product, seen)
+            records = cves.of_kb(kb, product, seen)
             found = self._kbs[kb, product, seen] = [self._rest(record) for record in records]
         return found
 

@@ -23,7 +23,7 @@ from mde_simulator.exports.records import CAMEL, PASCAL
 from mde_simulator.faults import spoil
 from mde_simulator.faults.damage import DAMAGES
 from mde_simulator.faults.faults import STORAGE
-from mde_simulator.http.messages import Answer
+from mde_simulator.http.messages import Response
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class Storage:
             f"{self.url}{path}?{self._query(path, now, now + timedelta(hours=hours))}" for path in self._paths(snapshot)
         ]
 
-    def answer(self, request: Request, entry: Entry) -> Answer:
+    def answer(self, request: Request, entry: Entry) -> Response:
         """What is said to a request."""
         self._login.check_host(request, entry, self.url)
         self._login.check_path(request, entry)
@@ -84,16 +84,16 @@ class Storage:
             self.journal.violation(entry, "before Retry-After had ended")
         if "authorization" in request.headers:
             self.journal.violation(entry, "a token to the wrong place")
-            answer = _error(401, "InvalidAuthenticationInfo", "Authentication information is not expected.")
+            response = _error(401, "InvalidAuthenticationInfo", "Authentication information is not expected.")
         else:
-            answer = self._struck(request, entry)
-        answer.headers |= {"Server": "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0", "x-ms-version": VERSION}
-        entry.status = None if answer.ending == "reset" else answer.status
-        return answer
+            response = self._struck(request, entry)
+        response.headers |= {"Server": "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0", "x-ms-version": VERSION}
+        entry.status = None if response.ending == "reset" else response.status
+        return response
 
     # Faults
 
-    def _struck(self, request: Request, entry: Entry) -> Answer:
+    def _struck(self, request: Request, entry: Entry) -> Response:
         fault = self._login.faults.strike(request.method, "/" + "/".join(request.segments))
         if fault is None or (fault.kind == "export_not_yet" and time.monotonic() >= self._listed + fault.seconds):
             return self._file(request)
@@ -103,12 +103,12 @@ class Storage:
         instead = self._instead(fault) or spoil.instead(fault, request, self.url)
         if instead is not None:
             return instead
-        answer = self._file(request, CAMEL if fault.kind == "export_camel" else PASCAL)
-        if answer.file is not None and fault.kind in DAMAGES:
-            return _of(DAMAGES[fault.kind](answer.file.read_bytes(), fault), answer.file)
-        return spoil.spoil(answer, fault, self.url)
+        response = self._file(request, CAMEL if fault.kind == "export_camel" else PASCAL)
+        if response.file is not None and fault.kind in DAMAGES:
+            return _of(DAMAGES[fault.kind](response.file.read_bytes(), fault), response.file)
+        return spoil.spoil(response, fault, self.url)
 
-    def _instead(self, fault: Fault) -> Answer | None:
+    def _instead(self, fault: Fault) -> Response | None:
         match fault.kind:
             case "export_late" | "export_not_yet":
                 return _no_such_file()
@@ -120,7 +120,7 @@ class Storage:
 
     # Files
 
-    def _file(self, request: Request, way: str = PASCAL) -> Answer:
+    def _file(self, request: Request, way: str = PASCAL) -> Response:
         if request.method not in METHODS:
             return _error(405, "UnsupportedHttpVerb", "The resource doesn't support specified Http Verb.")
         denied = self._refused(request)
@@ -149,7 +149,7 @@ class Storage:
         signed = "\n".join([path, *(f"{name}={text}" for name, text in sorted(options.items()))])
         return b64encode(hmac.digest(self.key, signed.encode(), hashlib.sha256)).decode()
 
-    def _refused(self, request: Request) -> Answer | None:
+    def _refused(self, request: Request) -> Response | None:
         options = dict(request.query)
         signature = options.pop("sig", "")
         if not hmac.compare_digest(signature.encode(), self._signature(request.path, options).encode()):
@@ -157,7 +157,7 @@ class Storage:
         end = datetime.strptime(options["se"], MOMENT).replace(tzinfo=timezone.utc)
         return self._denied(end) if self._exports.clock() >= end.timestamp() else None
 
-    def _denied(self, end: datetime | None) -> Answer:
+    def _denied(self, end: datetime | None) -> Response:
         detail = "Signature not valid: it did not match."
         if end is not None:
             now = formatdate(self._exports.clock(), usegmt=True)
@@ -166,9 +166,9 @@ class Storage:
         return _error(403, "AuthenticationFailed", DENIED, detail)
 
 
-def _found(path: Path) -> Answer:
+def _found(path: Path) -> Response:
     status = path.stat()
-    return Answer(
+    return Response(
         HTTPStatus.OK,
         headers={
             "Content-Length": str(status.st_size),
@@ -182,22 +182,22 @@ def _found(path: Path) -> Answer:
     )
 
 
-def _of(body: bytes, path: Path) -> Answer:
+def _of(body: bytes, path: Path) -> Response:
     """Other bytes in place of the file's."""
-    answer = _found(path)
-    answer.file, answer.body = None, body
-    answer.headers["Content-Length"] = str(len(body))
-    return answer
+    response = _found(path)
+    response.file, response.body = None, body
+    response.headers["Content-Length"] = str(len(body))
+    return response
 
 
-def _error(status: int, code: str, message: str, detail: str = "") -> Answer:
+def _error(status: int, code: str, message: str, detail: str = "") -> Response:
     about = f"{message}\nRequestId:{uuid.uuid4()}\nTime:{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}0Z"
     more = f"<AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail>" if detail else ""
     text = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{about}</Message>{more}</Error>'
     body = b"\xef\xbb\xbf" + text.encode()
     headers = {"Content-Length": str(len(body)), "Content-Type": "application/xml", "x-ms-error-code": code}
-    return Answer(status, body, headers)
+    return Response(status, body, headers)
 
 
-def _no_such_file() -> Answer:
+def _no_such_file() -> Response:
     return _error(404, "BlobNotFound", "The specified blob does not exist.")

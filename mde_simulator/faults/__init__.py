@@ -1,1 +1,1 @@
-"""What goes wrong: which request meets a fault, and what the fault does to its answer."""
+"""What goes wrong: which request meets a fault, and what the fault does to its response."""

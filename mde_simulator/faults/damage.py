@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mde_simulator.faults.faults import Fault
 
 NOT_JSON = '{"DeviceId": "half a reco'
-#: Where a gzip has the checksum of its content, from the end.
 CHECKSUM = -8
+"""Where a gzip has the checksum of its content, from the end."""
 
 
 def _nothing(_raw: bytes, _fault: Fault) -> bytes:

@@ -1,7 +1,7 @@
 """Faults: what goes wrong, where, how often; by rule, or by chance with a seed.
 
 Declarative: this module decides which fault a request meets, and reads faults from text for the
-command line. What a fault does to the answer is up to `routes.py` and `server.py`.
+command line. What a fault does to the response is up to `routes.py` and `server.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 API, LIST, KBS, LOGIN = "/api/*", "/api/machines", "/api/machines/*/getmissingkbs", "*/token"
-#: The calls for whole exports, and where their files are on the storage host.
 EXPORT, EXPORT_JSON = "/api/machines/SoftwareVulnerabilitiesExport", "/api/machines/SoftwareVulnerabilitiesByMachine"
+"""The calls for whole exports, and where their files are on the storage host."""
 STORAGE = "/tvm-export/"
 FILE = f"{STORAGE}*"
-#: The authority's description of itself, which MSAL asks for first.
 DISCOVERY = "*/.well-known/openid-configuration"
-#: Every kind of fault: where it strikes unless told otherwise, and what it is.
+"""The authority's description of itself, which MSAL asks for first."""
 KINDS: dict[str, tuple[str, str]] = {
     "flapping": (KBS, "404 for a machine that exists, twice for each; then an answer"),
     "not_found": (KBS, "404 for a machine that exists"),
@@ -59,7 +58,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "control_names": (API, "control characters in the names of machines and KBs"),
     "echo": (API, "400, or `status`, whose message repeats the request, secrets and all"),
     "foreign_link": (LIST, "a next link to `text`, another host"),
-    "export_new": (EXPORT, "a snapshot is made just before the answer, so that the next list has other files"),
+    "export_new": (EXPORT, "a snapshot is made just before the response, so that the next list has other files"),
     "export_late": (FILE, "404 for a file that exists, twice for each; then the file"),
     "export_not_yet": (FILE, "the same for `seconds` after the list"),
     "export_expired": (FILE, "403 `Signature not valid`, whatever the link says"),
@@ -71,7 +70,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "export_corrupt": (FILE, "the checksum of the gzip is wrong"),
     "export_malformed": (FILE, "a line in the middle is no JSON, or is `text`"),
     "export_multiline": (FILE, "objects over several lines each"),
-    "export_camel": (FILE, "camelCase and nulls, as in the JSON answer"),
+    "export_camel": (FILE, "camelCase and nulls, as in the JSON response"),
     "foreign_skiptoken_link": (EXPORT_JSON, "a next link to `text`, another host"),
     "endless_skiptoken": (EXPORT_JSON, "a next link that leads to the same page again"),
     "sign_in": (LOGIN, "Entra ID's error `code`"),
@@ -79,14 +78,15 @@ KINDS: dict[str, tuple[str, str]] = {
     "sign_in_throttled": (LOGIN, "429 from the sign-in service; Retry-After is `seconds`"),
     "sign_in_html": (LOGIN, "200 with an HTML page, as a portal in between shows it"),
 }
-#: Kinds that never strike the API or the storage host, whatever the path.
+"""Every kind of fault: where it strikes unless told otherwise, and what it is."""
 SIGN_IN = ("sign_in", "sign_in_down", "sign_in_throttled", "sign_in_html")
-#: Kinds that strike each machine for itself, with how often.
+"""Kinds that never strike the API or the storage host, whatever the path."""
 EACH = {"flapping": 2, "export_late": 2}
-#: Kinds that strike once unless told otherwise.
+"""Kinds that strike each machine for itself, with how often."""
 ONCE = ("revoked", "leaving", "export_new")
-#: Kinds that strike only on a list's second page and on.
+"""Kinds that strike once unless told otherwise."""
 WALKING = ("leaving", "duplicate")
+"""Kinds that strike only on a list's second page and on."""
 RETRY_AFTER_FORMS = ("seconds", "date", "absent")
 
 
@@ -131,14 +131,14 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            message = f"There is no fault {self.kind!r}; there are {', '.join(KINDS)}."
-            raise ValueError(message)
+            msg = f"There is no fault {self.kind!r}; there are {', '.join(KINDS)}."
+            raise ValueError(msg)
         if self.retry_after not in RETRY_AFTER_FORMS:
-            message = f"retry_after is one of {', '.join(RETRY_AFTER_FORMS)}."
-            raise ValueError(message)
+            msg = f"retry_after is one of {', '.join(RETRY_AFTER_FORMS)}."
+            raise ValueError(msg)
         if not 0 <= self.chance <= 1 or min(self.after, self.seconds, self.size) < 0:
-            message = "chance is from 0 to 1, after, seconds and size are not negative."
-            raise ValueError(message)
+            msg = "chance is from 0 to 1, after, seconds and size are not negative."
+            raise ValueError(msg)
 
     def concerns(self, method: str, path: str, machine_id: str | None) -> bool:
         """Whether it is about such a request at all."""
@@ -163,13 +163,13 @@ class Fault:
         for option in options.split(",") if options.strip() else ():
             name, equals, value = (part.strip() for part in option.partition("="))
             if not equals or name not in types:
-                message = f"{option.strip()!r} is not one of {', '.join(types)} with a value."
-                raise ValueError(message)
+                msg = f"{option.strip()!r} is not one of {', '.join(types)} with a value."
+                raise ValueError(msg)
             try:
                 values[name] = _value(types[name], value)
             except ValueError as error:
-                message = f"{name} is a number, and {value!r} is none."
-                raise ValueError(message) from error
+                msg = f"{name} is a number, and {value!r} is none."
+                raise ValueError(msg) from error
         return cls(kind.strip(), **values)
 
 

@@ -14,26 +14,27 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mde_simulator.http.messages import ODATA, Answer, Request
+from mde_simulator.http.messages import ODATA, Request, Response
 
 if TYPE_CHECKING:
     from mde_simulator.faults.faults import Fault
 
-#: Where the fault `foreign_link` leads; a request for it is a violation.
 ELSEWHERE_LINK = "/elsewhere/link"
-#: Sets the window's title, clears the screen, turns text red and back, rings, writes over the line,
-#: turns the direction of writing, and a C1 control.
+"""Where the fault `foreign_link` leads; a request for it is a violation."""
 CONTROLS = "\x1b]0;owned\x07\x1b[2J\x1b[31m\a\b\rforged\n\u202egnol\x9b1m\x7f"
-#: Names in the API's records: of machines and groups, of KBs, and lists of names.
+"""Sets the window's title, clears the screen, turns text red and back, rings, writes over the line, turns the
+direction of writing, and a C1 control.
+"""
 NAMES = ("computerDnsName", "rbacGroupName", "name", "machineTags", "productsNames")
+"""Names in the API's records: of machines and groups, of KBs, and lists of names."""
 START = b'{"@odata.context": "https://api.securitycenter.microsoft.com/api/$metadata#Machines", "value": ['
 PIECE = 16 * 1_048_576
 MEGABYTE = 1_048_576
-#: How large by default, in what `Fault.size` says.
 SIZES = {"bomb": 2 * 1024 * MEGABYTE, "long_error": 5 * MEGABYTE, "nested": 100_000, "long_header": MEGABYTE,
          "many_headers": MEGABYTE}  # fmt: skip
-#: The API's code for a status (`common-errors.md`).
+"""How large by default, in what `Fault.size` says."""
 CODES = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 500: "InternalServerError"}
+"""The API's code for a status (`common-errors.md`)."""
 
 
 def size(fault: Fault) -> int:
@@ -56,29 +57,29 @@ def message(fault: Fault, request: Request) -> str | None:
     return None
 
 
-def instead(fault: Fault, request: Request) -> Answer | None:
-    """What comes in place of the answer; None if the fault is of another sort, or changes the answer."""
+def instead(fault: Fault, request: Request) -> Response | None:
+    """What comes in place of the answer; None if the fault is of another sort, or changes the response."""
     text = message(fault, request)
     if text is not None:
         status = fault.status or HTTPStatus.BAD_REQUEST
-        return Answer.error(status, CODES.get(status, "InternalServerError"), text)
-    answer = Answer(fault.status or HTTPStatus.OK, b"", {"Content-Type": ODATA})
+        return Response.error(status, CODES.get(status, "InternalServerError"), text)
+    response = Response(fault.status or HTTPStatus.OK, b"", {"Content-Type": ODATA})
     match fault.kind:
         case "endless":
-            answer.body, answer.ending = START, "endless"
-            answer.headers["Content-Encoding"] = "identity"
+            response.body, response.ending = START, "endless"
+            response.headers["Content-Encoding"] = "identity"
         case "endless_nothing":
-            answer.body, answer.ending = zlib.compress(START), "endless"
-            answer.headers["Content-Encoding"] = "deflate"
+            response.body, response.ending = zlib.compress(START), "endless"
+            response.headers["Content-Encoding"] = "deflate"
         case "bomb":
-            answer.headers["Content-Encoding"] = "gzip"
-            answer.body = bomb(size(fault))
+            response.headers["Content-Encoding"] = "gzip"
+            response.body = bomb(size(fault))
         case "nested":
             depth = size(fault)
-            answer.body = b'{"value": ' + b"[" * depth + b"]" * depth + b"}"
+            response.body = b'{"value": ' + b"[" * depth + b"]" * depth + b"}"
         case _:
             return None
-    return answer
+    return response
 
 
 @lru_cache(maxsize=4)
@@ -88,29 +89,29 @@ def bomb(inflated: int) -> bytes:
     return gzip.compress(START, mtime=0) + member * (inflated // PIECE + 1)
 
 
-def spoil(answer: Answer, fault: Fault, url: str) -> None:
+def spoil(response: Response, fault: Fault, url: str) -> None:
     """Change an answer as the fault says."""
     match fault.kind:
         case "drip":
-            answer.ending, answer.pace = "drip", fault.seconds
+            response.ending, response.pace = "drip", fault.seconds
         case "long_header":
-            answer.headers["X-Filler"] = "x" * size(fault)
+            response.headers["X-Filler"] = "x" * size(fault)
         case "many_headers":
-            answer.headers |= {f"X-Filler-{number}": "x" * 1000 for number in range(size(fault) // 1000 + 1)}
-        case "control_names" | "foreign_link" | "foreign_skiptoken_link" if answer.status == HTTPStatus.OK:
-            payload = json.loads(answer.body)
+            response.headers |= {f"X-Filler-{number}": "x" * 1000 for number in range(size(fault) // 1000 + 1)}
+        case "control_names" | "foreign_link" | "foreign_skiptoken_link" if response.status == HTTPStatus.OK:
+            payload = json.loads(response.body)
             if fault.kind == "control_names":
                 _scrawl(payload, fault.text or CONTROLS)
             else:
                 other = f"https://localhost:{urlsplit(url).port}{ELSEWHERE_LINK}"
                 payload["@odata.nextLink"] = fault.text or other
-            answer.body = json.dumps(payload, ensure_ascii=False).encode()
+            response.body = json.dumps(payload, ensure_ascii=False).encode()
         case _:
             pass
 
 
 def _scrawl(payload: Any, controls: str) -> None:
-    """Put control characters into every name of an answer."""
+    """Put control characters into every name of a response."""
     records = payload.get("value") if isinstance(payload, dict) else None
     for record in records if isinstance(records, list) else [payload]:
         for name in NAMES:

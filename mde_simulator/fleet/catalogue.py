@@ -11,15 +11,14 @@ from datetime import date, timedelta
 
 Record = dict[str, object]
 
-#: Patch Tuesday is the second Tuesday of the month.
 TUESDAY = 1
-#: How many days of updates lie before the first day.
+"""Patch Tuesday is the second Tuesday of the month."""
 HISTORY = 180
-#: The share of months with an update out of band, and of updates with `osBuild` as text.
+"""How many days of updates lie before the first day."""
 OUT_OF_BAND = 0.3
+"""The share of months with an update out of band, and of updates with `osBuild` as text."""
 BUILD_AS_TEXT = 0.1
 
-#: Windows as it is called in `productsNames`, with its build.
 WINDOWS = {
     "windows_10": 19045,
     "windows_11": 26100,
@@ -28,8 +27,9 @@ WINDOWS = {
     "windows_server_2022": 20348,
     "windows_server_2025": 26100,
 }
-#: What else of Microsoft's a Windows machine may have; a month brings an update with this chance.
+"""Windows as it is called in `productsNames`, with its build."""
 SOFTWARE = {"office": 0.95, ".net_framework": 0.5, "sql_server": 0.2, "exchange_server": 0.2}
+"""What else of Microsoft's a Windows machine may have; a month brings an update with this chance."""
 CATALOGUE_URL = "https://catalog.update.microsoft.com/v7/site/Search.aspx?q=KB"
 
 

@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 START = date(2026, 1, 5)
-#: The time of day at which a night's run finds the fleet.
 NIGHT = time(2, 0, tzinfo=timezone.utc)
-#: New machines a day for each machine of the first day.
+"""The time of day at which a night's run finds the fleet."""
 ARRIVALS = 0.001
-#: A duplicate is served again so many places after the first.
+"""New machines a day for each machine of the first day."""
 DUPLICATE_DISTANCE = 25
-#: Devices added by hand are numbered from here.
+"""A duplicate is served again so many places after the first."""
 BY_HAND = 10_000_000
-#: A device that left, or may no longer be seen, is in pictures for so many days more; and of the
-#: discovered Windows devices one in so many is.
+"""Devices added by hand are numbered from here."""
 LINGERS, DISCOVERED = 2, 4
+"""A device that left, or may no longer be seen, is in pictures for so many days more; and of the discovered
+Windows devices one in so many is.
+"""
 T = TypeVar("T")
-#: What was done by hand, with the day, oldest first.
 History = list[tuple[int, T]]
+"""What was done by hand, with the day, oldest first."""
 
 
 def latest(history: History[T] | None, day: int) -> T | None:
@@ -71,8 +72,8 @@ class Fleet:
 
     def __post_init__(self) -> None:
         if self.machines < 0 or self.night < 0:
-            message = "A fleet has no fewer than 0 machines, and begins on day 0 or later."
-            raise ValueError(message)
+            msg = "A fleet has no fewer than 0 machines, and begins on day 0 or later."
+            raise ValueError(msg)
         self.day = self.night
         self.version = 0
         self._lock = threading.RLock()
@@ -101,8 +102,8 @@ class Fleet:
     def pass_days(self, days: int = 1) -> None:
         """Let time pass: updates are published and installed, machines come, go quiet, leave."""
         if days < 0:
-            message = "Time passes forwards only."
-            raise ValueError(message)
+            msg = "Time passes forwards only."
+            raise ValueError(msg)
         with self._changing():
             self.day += days
             self._arrive()
@@ -187,7 +188,7 @@ class Fleet:
             return [self._row(update, missed_on[update.id]) for update in self._missing(machine_id, self.day)]
 
     def kb(self, kb_id: str) -> Record:
-        """An update that is published by today, as a row of an answer.
+        """An update that is published by today, as a row of a response.
 
         Raises:
             KeyError: There is no such update yet.
@@ -259,8 +260,8 @@ class Fleet:
             made = make_device(self.seed, BY_HAND + len(self._added), self.day, 0.0)
             device = replace(made, id=str(fields.get("id", made.id)), quiet=None)
             if device.id in self._by_id:
-                message = f"There is a machine {device.id} already."
-                raise ValueError(message)
+                msg = f"There is a machine {device.id} already."
+                raise ValueError(msg)
             self._added.append(device)
             self._by_id[device.id] = device
             self.change(device.id, **fields)
@@ -295,8 +296,8 @@ class Fleet:
         if day is None:
             return self.day
         if not 0 <= day <= self.day:
-            message = f"Day {day} is not between 0 and today, {self.day}."
-            raise ValueError(message)
+            msg = f"Day {day} is not between 0 and today, {self.day}."
+            raise ValueError(msg)
         return day
 
     @contextmanager
