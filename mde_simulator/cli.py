@@ -17,7 +17,7 @@ from mde_simulator.defender.quota import DOCUMENTED, EXPORT, EXPORT_JSON, Quota
 from mde_simulator.entra.identity import BEARER_FORMS, ROLES
 from mde_simulator.entra.managed import HOSTS
 from mde_simulator.exports.records import ExportShape
-from mde_simulator.faults.faults import KINDS, Fault
+from mde_simulator.faults.fault import KINDS, Fault
 from mde_simulator.fleet.fleet import Fleet
 from mde_simulator.simulator import AUTH_METHODS, Simulator
 
@@ -77,7 +77,7 @@ def fault(text: str) -> Fault:
 def parser() -> Parser:
     """All options."""
     (per_minute, _), (per_hour, _) = DOCUMENTED
-    kinds = "\n".join(f"  {kind:22} {what}" for kind, (_, what) in KINDS.items())
+    kinds = "\n".join(f"  {name:22} {kind.help}" for name, kind in KINDS.items())
     made = Parser(
         prog="mde-simulator",
         description="A Microsoft Defender for Endpoint tenant on loopback, until Ctrl-C.",

@@ -263,6 +263,12 @@ def named(name: str, known: Iterable[str]) -> str:
     raise ODataError(msg)
 
 
+def skipped(query: list[tuple[str, str]]) -> int:
+    """How much of a list was read already, as far as a query says."""
+    texts = [text for name, text in query if name.lower() == "$skip"]
+    return int(texts[0]) if texts and texts[0].isascii() and texts[0].isdecimal() else 0
+
+
 def whole(name: str, text: str) -> int:
     """The number of a query option."""
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CALLS, EXPORT_CALLS, EXPORT_PAGES = "calls", "export calls", "export pages"
+"""The names of the three quotas: of ordinary calls, and of the two calls for whole exports."""
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
-"""Calls, in so many seconds."""
+"""How many ordinary calls, in how many seconds."""
 EXPORT = ((5, 60.0), (20, 3600.0))
-"""The same of the two calls for whole exports (`get-assessment-software-vulnerabilities.md`)."""
+"""The same of calls for an export's files (`get-assessment-software-vulnerabilities.md`)."""
 EXPORT_JSON = ((30, 60.0), (1000, 3600.0))
+"""The same of calls for an export as pages of JSON."""
 ROUNDING = 1e-6
 """Sums of decimals miss a window's end by less than this."""
 

@@ -19,8 +19,8 @@ from mde_simulator.entra.identity import DEFAULT
 from mde_simulator.http.messages import Request, Response
 
 if TYPE_CHECKING:
-    from mde_simulator.entra.login import Login
-    from mde_simulator.http.journal import Entry, Journal
+    from mde_simulator.entra.identity import Identity
+    from mde_simulator.http.journal import Entry
 
 APP_SERVICE, VM = "/msi/token", "/metadata/identity/oauth2/token"
 VERSIONS = {APP_SERVICE: "2019-08-01", VM: "2018-02-01"}
@@ -39,23 +39,18 @@ class ManagedIdentity:
     """The endpoints of one host.
 
     Args:
-        login: The door that everyone who wants a token comes through.
+        identity: Who gives out the tokens.
         system_assigned: Whether the host has an identity of its own.
         client_id: Of the user-assigned identity it also has.
         header: What App Service wants in X-IDENTITY-HEADER.
         url: Where it is.
     """
 
-    login: Login
+    identity: Identity
     system_assigned: bool = True
     client_id: str = "9d2b1f8e-63c4-4f1b-8a77-2e5c0d94b3a6"
     header: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     url: str = ""
-
-    @property
-    def journal(self) -> Journal:
-        """The tenant's."""
-        return self.login.journal
 
     def environment(self, kind: str) -> dict[str, str]:
         """The variables by which a client finds it: of "app_service" or "vm".
@@ -71,22 +66,14 @@ class ManagedIdentity:
         return {"IDENTITY_ENDPOINT": f"{self.url}{APP_SERVICE}", "IDENTITY_HEADER": self.header}
 
     def answer(self, request: Request, entry: Entry) -> Response:
-        """What an endpoint says."""
-        self.login.check_host(request, entry, self.url)
-        response = self.login.answer(request, entry, self._said)
-        if request.path == APP_SERVICE and response.status != HTTPStatus.OK:
-            response = _as_app_service(response)
-        entry.status = None if response.ending == "reset" else response.status
-        return response
-
-    def _said(self, request: Request, entry: Entry) -> Response:
+        """What an endpoint says; how it words it is up to `worded`."""
         refused = _misplaced(request) or self._refused(request) or _malformed(request)
         if refused is not None:
             return refused
         entry.credential = "managed_identity"
         query = dict(request.query)
         try:
-            audience = self.login.identity.audience(query["resource"].rstrip("/") + DEFAULT)
+            audience = self.identity.audience(query["resource"].rstrip("/") + DEFAULT)
             app = self._app(query)
         except Refused as error:
             return self._no_resource(request, error)
@@ -95,6 +82,12 @@ class ManagedIdentity:
                 return _refusal(400, "invalid_request", "Identity not found")
             return _refusal(400, "", "No Managed Identity found for specified ClientId/ResourceId/PrincipalId.")
         return self._given(request.path, audience, app)
+
+    def worded(self, request: Request, response: Response) -> Response:
+        """An error in the form of the endpoint that was asked."""
+        if request.path == APP_SERVICE and response.status != HTTPStatus.OK:
+            return _as_app_service(response)
+        return response
 
     def _refused(self, request: Request) -> Response | None:
         """Whoever has not the right headers may have been made to ask by somebody else."""
@@ -119,13 +112,13 @@ class ManagedIdentity:
     def _no_resource(self, request: Request, error: Refused) -> Response:
         if request.path == APP_SERVICE:
             return _refusal(500, "", "An unexpected error occurred while fetching the AAD token.")
-        identity = self.login.identity
+        identity = self.identity
         response = identity.refusal(error.code, identity.tenant_id, resource=error.about)
         response.status = HTTPStatus.BAD_REQUEST
         return response
 
     def _given(self, path: str, audience: str, app: str) -> Response:
-        identity = self.login.identity
+        identity = self.identity
         token, now, life = identity.issue(audience, app), int(identity.clock()), int(identity.token_life)
         said = {
             "access_token": token,

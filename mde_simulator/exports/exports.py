@@ -128,7 +128,7 @@ class Snapshot:
                 return records[:size], True
         return records, False
 
-    def file(self, number: int, way: str = PASCAL) -> Path:
+    def file(self, number: int) -> Path:
         """A file of the export, written when it is first asked for.
 
         Raises:
@@ -137,12 +137,12 @@ class Snapshot:
         if self.folder is None:
             msg = "The simulator is not running."
             raise RuntimeError(msg)
-        path = self.folder / f"{self.generated:%Y%m%d%H%M%S}-{number:05d}-{way}.gz"
+        path = self.folder / f"{self.generated:%Y%m%d%H%M%S}-{number:05d}.gz"
         with self._locks[number]:
             if not path.exists():
                 unfinished = path.with_suffix(".part")
                 with unfinished.open("wb") as file:
-                    for block in _deflated(self._writer(way), number):
+                    for block in _deflated(self._writer(PASCAL), number):
                         file.write(block)
                 unfinished.rename(path)
         return path

@@ -22,17 +22,23 @@ if TYPE_CHECKING:
 
 PASCAL, CAMEL = "pascal", "camel"
 """How names are written: in files PascalCase and nulls left out, in the JSON response camelCase and nulls
-(microsoft-365-docs#5877); a file in the JSON response's way is a fault.
+(microsoft-365-docs#5877).
 """
 FILES_ONLY = ("isOnboarded", "cveBatchTitle", "cveBatchUrl")
 NULLABLE = ("cveId", "cvssScore", "vulnerabilitySeverityLevel", "recommendedSecurityUpdate",
             "recommendedSecurityUpdateId", "recommendedSecurityUpdateUrl", "endOfSupportStatus",
             "endOfSupportDate", "cveMitigationStatus")  # fmt: skip
 """What is null in the JSON response if a record does not say it."""
-ABSENT, BARE, TWICE, UNNAMED, SPLIT = 40, 10, 20, 50, 3
-"""Of so many devices one has: no record at all; none but for missing updates; a record twice, in two groups; a
-record that does not say whose it is; its records in two files.
-"""
+ABSENT_EVERY = 40
+"""One device in 40 has no record."""
+BARE_EVERY = 10
+"""One in 10 has none but for missing updates."""
+TWICE_EVERY = 20
+"""One in 20 has a record twice, in two groups."""
+UNNAMED_EVERY = 50
+"""One in 50 has a record that does not say whose it is."""
+SPLIT_EVERY = 3
+"""One in 3 has its records in two files."""
 LEAST, SPREAD, START = 3, 5, 60
 """A device has so many records of other vendors' software, and up to so many more, from one of so many on."""
 TOGETHER = 8
@@ -86,12 +92,12 @@ class Piece:
 
 def is_absent(device: Assessed) -> bool:
     """Whether the export has no record of it, whatever it misses."""
-    return not device.added and device.index % ABSENT == 7  # noqa: PLR2004 - any one of them
+    return not device.added and device.index % ABSENT_EVERY == 7  # noqa: PLR2004 - any one of them
 
 
 def is_bare(device: Assessed) -> bool:
     """Whether no other vendor's software is on it."""
-    return not device.added and device.index % BARE == 3  # noqa: PLR2004 - any one of them
+    return not device.added and device.index % BARE_EVERY == 3  # noqa: PLR2004 - any one of them
 
 
 def lacking(device: Assessed, content: Content) -> list[Kb]:
@@ -117,6 +123,15 @@ def timestamp(moment: datetime) -> str:
 def pascal(name: str) -> str:
     """A name as files have it."""
     return name.replace("os", "OS", 1) if name.startswith("os") else name[0].upper() + name[1:]
+
+
+def camel(record: Record) -> Record:
+    """A file's record as the JSON response has it: other names, and nulls."""
+    named = {
+        name.replace("OS", "os", 1) if name.startswith("OS") else name[0].lower() + name[1:]: value
+        for name, value in record.items()
+    }
+    return {name: value for name, value in (dict.fromkeys(NULLABLE) | named).items() if name not in FILES_ONLY}
 
 
 @dataclass
@@ -153,7 +168,7 @@ class RecordWriter:
         return self.devices[number * size : (number + 1) * size]
 
     def _is_split(self, device: Assessed) -> bool:
-        return self.shape.files > 1 and device.index % SPLIT == 0
+        return self.shape.files > 1 and device.index % SPLIT_EVERY == 0
 
     def _first(self, device: Assessed) -> list[Piece]:
         pieces = self._device(device)
@@ -169,10 +184,10 @@ class RecordWriter:
         for kb in lacking(device, self.content):
             start = self._start(device, whose, device.first_seen(kb))
             pieces += [Piece(start, self._of_kb(kb, product, seen)) for product in kb.products]
-        if pieces and device.index % TWICE == 2:  # noqa: PLR2004 - any one of them
+        if pieces and device.index % TWICE_EVERY == 2:  # noqa: PLR2004 - any one of them
             other = self._whose(device, {"rbacGroupName": "Changed yesterday", "rbacGroupId": 77})
             pieces.append(Piece(pieces[0].start.replace(whose, other, 1), pieces[0].rests))
-        if pieces and device.index % UNNAMED == 5:  # noqa: PLR2004 - any one of them
+        if pieces and device.index % UNNAMED_EVERY == 5:  # noqa: PLR2004 - any one of them
             nobody = self._members({"rbacGroupName": "Unassigned", "rbacGroupId": 0, "id": ""})
             pieces.append(Piece(b"{" + nobody[:-1], pieces[0].rests[:1]))
         if not is_bare(device):

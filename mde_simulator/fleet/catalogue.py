@@ -5,9 +5,10 @@ Made from a seed, month by month, as far as somebody asks. Knows nothing of mach
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+
+from mde_simulator.dice import dice
 
 Record = dict[str, object]
 
@@ -31,12 +32,6 @@ WINDOWS = {
 SOFTWARE = {"office": 0.95, ".net_framework": 0.5, "sql_server": 0.2, "exchange_server": 0.2}
 """What else of Microsoft's a Windows machine may have; a month brings an update with this chance."""
 CATALOGUE_URL = "https://catalog.update.microsoft.com/v7/site/Search.aspx?q=KB"
-
-
-def dice(*parts: object) -> random.Random:
-    """A generator of its own for every purpose, so that one draw more moves nothing else."""
-    seed = "/".join(str(part) for part in parts)
-    return random.Random(seed)  # noqa: S311 - a made-up fleet, nothing to keep secret
 
 
 def patch_tuesday(year: int, month: int) -> date:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mde_simulator.fleet.catalogue import WINDOWS, Record, Update, dice
+from mde_simulator.dice import dice
+from mde_simulator.fleet.catalogue import WINDOWS, Record, Update
 
 if TYPE_CHECKING:
     import random

@@ -16,7 +16,8 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
-from mde_simulator.fleet.catalogue import Catalogue, Record, Update, dice
+from mde_simulator.dice import dice
+from mde_simulator.fleet.catalogue import Catalogue, Record, Update
 from mde_simulator.fleet.devices import RETENTION, Device, describe, make_device
 from mde_simulator.fleet.picture import Assessed, Content, Kb, Picture
 
@@ -246,13 +247,12 @@ class Fleet:
         """From today on the machine misses the update, whatever its software."""
         self._set_installed(machine_id, kb_id, installed=False)
 
-    def remove(self, machine_id: str) -> None:
-        """The machine leaves today, for good."""
+    def remove(self, *machine_ids: str) -> None:
+        """The machines leave today, for good."""
         with self._changing():
-            device = replace(self._by_id[machine_id], left=self.day)
-            self._by_id[machine_id] = device
+            self._by_id |= {id_: replace(self._by_id[id_], left=self.day) for id_ in machine_ids}
             for devices in (self._devices, self._added):
-                devices[:] = [device if old.id == machine_id else old for old in devices]
+                devices[:] = [self._by_id[device.id] for device in devices]
 
     def add(self, **fields: object) -> str:
         """A machine comes today, plain but for `fields` (in the API's names). Its id is given."""
@@ -277,10 +277,10 @@ class Fleet:
         with self._changing():
             self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
 
-    def repeat(self, machine_id: str) -> None:
-        """The listing has this machine twice in a row, and the rest one place later."""
+    def repeat(self, *machine_ids: str) -> None:
+        """The listing has each of these twice in a row, and the rest one place later."""
         with self._changing():
-            self._repeated.add(self._by_id[machine_id].id)
+            self._repeated.update(self._by_id[id_].id for id_ in machine_ids)
 
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""

@@ -1,4 +1,4 @@
-"""Requests and responses as values: what `routes.py` takes and gives. Knows no sockets."""
+"""Requests and responses as values: what a service takes and gives. Knows no sockets."""
 
 from __future__ import annotations
 

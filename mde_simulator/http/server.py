@@ -1,7 +1,7 @@
 """The simulated tenant on a socket: loopback, TLS or not, HTTP/1.1 with keep-alive.
 
 It knows how bytes go over the wire and how a connection ends, well or badly; what is said is up
-to `routes.py`.
+to the service behind it.
 """
 
 from __future__ import annotations

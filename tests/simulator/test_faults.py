@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from mde_simulator import Fault, Faults, Fleet
-from mde_simulator.faults.faults import KINDS
+from mde_simulator.faults.fault import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,4 +267,4 @@ def test_the_sign_in_may_fail_too(opened: Opened) -> None:
 
 
 def test_every_kind_is_said_what_it_is() -> None:
-    assert all(pattern and text for pattern, text in KINDS.values())
+    assert all(kind.path and kind.help for kind in KINDS.values())
