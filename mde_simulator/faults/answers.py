@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mde_simulator.defender import errors
-from mde_simulator.faults.fault import API, KBS, kind, of_payload
+from mde_simulator.faults.fault import API, KBS, LIST, kind, of_payload
 from mde_simulator.http.messages import ODATA, Response
 
 if TYPE_CHECKING:
@@ -114,6 +114,15 @@ def _no_id(payload: Any, _strike: Strike) -> object:
         return {name: value for name, value in payload.items() if name != "id"}
     first, *others = payload["value"] or [{"name": "has no id"}]
     return payload | {"value": [{name: value for name, value in first.items() if name != "id"}, *others]}
+
+
+@kind("text_group_id", f"{LIST}*", "`rbacGroupId` is a text, as the documentation has it; the metadata says a number")
+@of_payload
+def _text_group_id(payload: Any, _strike: Strike) -> object:
+    for record in payload["value"] if _has_list(payload) else [payload]:
+        if isinstance(record, dict) and record.get("rbacGroupId") is not None:
+            record["rbacGroupId"] = str(record["rbacGroupId"])
+    return payload
 
 
 def _has_list(payload: Any) -> bool:

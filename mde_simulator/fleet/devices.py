@@ -233,8 +233,7 @@ def _standing(device: Device, draw: random.Random) -> Record:
         "agentVersion": f"10.8760.{draw.randrange(17000, 29000)}.{draw.randrange(1000, 3000)}",
         "healthStatus": draw.choices(("Active", "ImpairedCommunication", "NoSensorData"), (95, 3, 2))[0],
         "deviceValue": draw.choice(("Normal", "Normal", "Normal", "Low", "High")),
-        # The documentation says string, the API's metadata integer.
-        "rbacGroupId": str(group_id) if device.index % 50 == 9 else group_id,  # noqa: PLR2004 - any one in fifty
+        "rbacGroupId": group_id,
         "rbacGroupName": name,
         "riskScore": draw.choice(("None", "Informational", "Low", "Medium", "High")),
         "exposureLevel": draw.choice(("None", "Low", "Medium", "High")),
