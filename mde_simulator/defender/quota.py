@@ -31,7 +31,7 @@ ROUNDING = 1e-6
 
 @dataclass
 class Window:
-    """One sliding window: any `period` seconds hold at most `limit` calls, whoever's they are."""
+    """One sliding window: any `period` seconds hold at most `limit` calls, the client's and others'."""
 
     limit: int
     period: float
@@ -62,12 +62,12 @@ class Quota:
     Args:
         limits: Pairs of calls and seconds; none of them: everything is admitted.
         clock: Seconds, never going back.
-        grace: So many seconds after a refusal, calls that were under way by then may still come
+        grace: Seconds after a refusal in which calls that were under way by then may still come
             in (several at a time are allowed); they are refused, but are no violation.
 
     Attributes:
         admitted: Calls that were let through.
-        refusals: Calls that were refused, whoever filled the windows.
+        refusals: Calls that were refused, by whomever the windows were filled.
         over: Refusals that the client's own calls caused.
         early: Calls made before an announced Retry-After had ended.
     """
@@ -118,7 +118,7 @@ class Quota:
             return announced, fault
 
     def close(self, seconds: float) -> None:
-        """Refuse everything for so long: the 429 was announced for another reason."""
+        """Refuse everything until the seconds are over: the 429 was announced for another reason."""
         with self._lock:
             now = self._clock()
             self._closed_until = max(self._closed_until, now + seconds)

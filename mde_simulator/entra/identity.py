@@ -37,7 +37,7 @@ ROLES = ("Machine.Read.All", "Software.Read.All", "Vulnerability.Read.All")
 DEFAULT = "/.default"
 BEARER_FORMS = {
     "jwt": "a JSON Web Token with the claim `roles`",
-    "no_roles": "the same without that claim, though it grants them",
+    "no_roles": "the same without that claim, though it grants the roles",
     "odd_roles": "the same with a claim `roles` that is no list",
     "no_json": "three parts that hold no JSON",
     "opaque": "a text without any parts",

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 EVERY = 6 * 3600.0
 """Seconds from one snapshot to the next."""
 KEPT = 4
-"""Older snapshots than the last so many are gone, with their files."""
+"""How many snapshots are kept, with their files."""
 FAST, GZIP = 1, 31
 """zlib's fastest level; with the gzip header, which has no time in it."""
 BLOCK = 262_144
-"""So many bytes are deflated at once."""
+"""How many bytes are deflated at once."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Snapshot:
         return self._writers[way]
 
     def page(self, first: int, size: int) -> tuple[list[bytes], bool]:
-        """So many records of the JSON response, and whether there are more."""
+        """A page of the JSON response, and whether there are more records after it."""
         records: list[bytes] = []
         for piece in self._writer(CAMEL).pieces():
             if first >= len(piece.rests):

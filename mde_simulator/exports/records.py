@@ -39,10 +39,12 @@ UNNAMED_EVERY = 50
 """One in 50 has a record that does not say whose it is."""
 SPLIT_EVERY = 3
 """One in 3 has its records in two files."""
-LEAST, SPREAD, START = 3, 5, 60
-"""A device has so many records of other vendors' software, and up to so many more, from one of so many on."""
+LEAST, SPREAD = 3, 5
+"""A device has 3 records of other vendors' software, and up to 4 more."""
+START = 60
+"""They begin at one of the first 60."""
 TOGETHER = 8
-"""So many devices are written together, their records mixed."""
+"""How many devices are written together, their records mixed."""
 PLAIN_WIDTH = 950
 """A record without its evidence, paths on the disk and in the registry; and what is left out of narrower ones:
 nothing that missing updates follow from.

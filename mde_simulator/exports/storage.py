@@ -59,7 +59,7 @@ class Storage:
         self._tenant_id = tenant_id
 
     def links(self, snapshot: Snapshot, hours: float) -> list[str]:
-        """Signed links to the files of a snapshot, good for so many hours."""
+        """Signed links to the files of a snapshot, valid for that many hours."""
         self.listed = time.monotonic()
         now = datetime.fromtimestamp(self._exports.clock(), timezone.utc)
         return [

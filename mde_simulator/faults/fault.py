@@ -81,8 +81,8 @@ class Fault:
         path: A pattern for the request's decoded path, with `*`; by default the kind's own.
         machine: Only calls about this machine.
         method: Only calls with this method.
-        times: It strikes so often; None: as often as its kind does, which for most is always.
-        after: So many matching requests pass first.
+        times: How often it strikes; None: as often as its kind does, which for most is always.
+        after: How many matching requests pass before it strikes.
         chance: The share of matching requests that it strikes; of paths, with `each`.
         each: Count `times` and `after`, and draw the chance, for each path by itself.
         seconds: How long `slow` waits, or `drip` before each byte, or `export_not_yet` lasts, or what
@@ -141,14 +141,13 @@ class Fault:
         """
         kind, _, options = text.partition(":")
         values: dict[str, Any] = {}
-        types = {item.name: str(item.type) for item in fields(cls) if item.name != "kind"}
         for option in options.split(",") if options.strip() else ():
             name, equals, value = (part.strip() for part in option.partition("="))
-            if not equals or name not in types:
-                msg = f"{option.strip()!r} is not one of {', '.join(types)} with a value."
+            if not equals or name not in OPTIONS:
+                msg = f"{option.strip()!r} is not one of {', '.join(OPTIONS)} with a value."
                 raise ValueError(msg)
             try:
-                values[name] = _value(types[name], value)
+                values[name] = _value(OPTIONS[name], value)
             except ValueError as error:
                 msg = f"{name} is a number, and {value!r} is none."
                 raise ValueError(msg) from error
@@ -163,6 +162,10 @@ def _value(type_: str, text: str) -> object:
     if type_ == "bool":
         return text.lower() in ("1", "true", "yes")
     return text
+
+
+OPTIONS = {item.name: str(item.type) for item in fields(Fault) if item.name != "kind"}
+"""What a fault's text may say besides its kind, with the types."""
 
 
 class Struck(Protocol):
@@ -183,7 +186,7 @@ class Struck(Protocol):
         """
 
     def close(self, request: Request, seconds: float) -> None:
-        """Until then, whoever asks the like of it again comes too early."""
+        """Watch that no such request comes before the seconds are over: that is a violation."""
 
 
 @dataclass(frozen=True)

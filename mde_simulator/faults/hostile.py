@@ -54,7 +54,7 @@ def _bomb(strike: Strike) -> Response:
 
 @lru_cache(maxsize=4)
 def bomb(inflated: int) -> bytes:
-    """A gzip of so many spaces in a list that never closes: its members are one and the same."""
+    """A gzip of a list that never closes, with that many spaces: one member, repeated."""
     member = gzip.compress(b" " * PIECE, 9, mtime=0)
     return gzip.compress(START, mtime=0) + member * (inflated // PIECE + 1)
 

@@ -25,7 +25,7 @@ EXPLOITABILITY = ("NoExploit", "ExploitIsPublic", "ExploitIsVerified", "ExploitI
 SCORES = ((0, 0), (1, 39), (40, 69), (70, 89), (90, 100))
 """CVSS scores from and to, for each severity."""
 VIEWS = 4
-"""Devices see a severity in so many ways: it depends on the threat landscape, says Microsoft."""
+"""How many severities one CVE may have on different devices: it depends on the threat landscape, says Microsoft."""
 OTHERS = (
     ("chrome", "google", "119.0.6045.{0}", "Upgrade to 120.0.{0}"),
     ("firefox", "mozilla", "118.0.{0}", "mfsa2023-{0}"),
@@ -38,7 +38,7 @@ OTHERS = (
 )
 """Name, vendor, versions of other vendors' software, and how it calls the update to take."""
 WITHOUT_CVE = 9
-"""Of so many records of other vendors' software one has no CVE."""
+"""One record in 9 of other vendors' software has no CVE."""
 
 
 @dataclass(frozen=True)

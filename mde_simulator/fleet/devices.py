@@ -86,7 +86,7 @@ NEVER_INSTALLED, ROLLED_BACK = 0.03, 0.04
 """Of all pairs of device and update these never work out, or are rolled back for two weeks."""
 ROLLBACK = (7, 21)
 INACTIVE, RETENTION = 7, 180
-"""A device quiet for so many days is called inactive; for so many it is no longer listed."""
+"""Days without a report after which a device is called inactive, and after which it is no longer listed."""
 
 
 @dataclass(frozen=True)

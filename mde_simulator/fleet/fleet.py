@@ -30,12 +30,12 @@ NIGHT = time(2, 0, tzinfo=timezone.utc)
 ARRIVALS = 0.001
 """New machines a day for each machine of the first day."""
 DUPLICATE_DISTANCE = 25
-"""A duplicate is served again so many places after the first."""
+"""A duplicate is served again about 25 places after the first."""
 BY_HAND = 10_000_000
 """Devices added by hand are numbered from here."""
 LINGERS, DISCOVERED = 2, 4
-"""A device that left, or may no longer be seen, is in pictures for so many days more; and of the discovered
-Windows devices one in so many is.
+"""A device that left, or may no longer be seen, is in pictures for 2 days more; of the discovered Windows devices
+one in 4 is in them.
 """
 T = TypeVar("T")
 History = list[tuple[int, T]]
@@ -55,7 +55,7 @@ class Fleet:
     Args:
         machines: How many are listed on day 0 (distinct ids), the discovered ones among them.
         seed: Another seed, another fleet.
-        night: The day to begin on, the same as passing so many days.
+        night: The day to begin on, the same as passing that many days.
         start: The date of day 0.
         discovered: The share of devices that were only discovered, not onboarded.
         duplicates: The share of machines whose id comes twice in the listing.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 30.0
-"""A client that is silent for so many seconds in the middle of a handshake or request is left."""
+"""Seconds after which a client that is silent in the middle of a handshake or request is dropped."""
 MAXIMUM_LINE, MAXIMUM_HEADERS, MAXIMUM_BODY = 65_536, 200, 1_048_576
 """The largest line, number of header lines and body that are read."""
 CHUNK, BLOCK = 16_384, 262_144
@@ -99,7 +99,7 @@ class Server(socketserver.ThreadingTCPServer):
         request: socket.socket | tuple[bytes, socket.socket],
         client_address: object,
     ) -> None:
-        """Answer one connection. The handshake is made here, lest one client hold up others."""
+        """Answer one connection. The handshake is made here, so that no client holds up others."""
         if not isinstance(request, socket.socket):
             return
         connection: socket.socket = request
@@ -127,7 +127,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def _shut(connection: socket.socket) -> None:
-    """Wake whoever reads from it, in whatever thread."""
+    """Wake the thread that reads from it."""
     with suppress(OSError):  # Closed already.
         # Not `SSLSocket.shutdown`: it takes the TLS state away from a thread that still reads.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

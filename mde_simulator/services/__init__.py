@@ -1,1 +1,1 @@
-"""The services that listen: the rules that each has for whoever asks, and the faults on the way in."""
+"""The services that listen: their own rules for a request, and the faults on its way in."""

@@ -1,4 +1,4 @@
-"""The API's front: quotas first, then the token, then a fault if one strikes, then the route."""
+"""The API as a service: quotas first, then the token, then a fault if one strikes, then the route."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ApiService(FaultyService):
         return errors.of_status(status, text)
 
     def close(self, request: Request, seconds: float) -> None:
-        """Refuse every call of the same quota for so long."""
+        """Refuse every call of the same quota until the seconds are over."""
         self._quota(request).close(seconds)
 
     def _admit(self, request: Request, entry: Entry) -> Response:

@@ -1,4 +1,4 @@
-"""The front of whoever gives out tokens: the login authority, and the endpoints of managed identities."""
+"""The services that give out tokens: the login authority, and the endpoints of managed identities."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LoginService(FaultyService):
         )
 
     def close(self, request: Request, seconds: float) -> None:
-        """Call the same path too early for so long; it is answered nevertheless."""
+        """For that time a request for the same path is a violation; it is answered all the same."""
         self._closed_until[request.path] = time.monotonic() + seconds
 
     def _admit(self, request: Request, entry: Entry) -> Response:

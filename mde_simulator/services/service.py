@@ -85,4 +85,4 @@ class FaultyService(ABC):
 
     @abstractmethod
     def close(self, request: Request, seconds: float) -> None:
-        """Until then, whoever asks the like of it again comes too early."""
+        """Watch that no such request comes before the seconds are over; see `Struck`."""

@@ -1,4 +1,4 @@
-"""The storage host's front: another host than the API, where a token has no business."""
+"""The storage host as a service: another host than the API, where a token has no business."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StorageService(FaultyService):
         return errors.of_status(status, text)
 
     def close(self, request: Request, seconds: float) -> None:  # noqa: ARG002 - one for all files
-        """Call any file too early for so long; it is answered nevertheless."""
+        """For that time a request for any file is a violation; it is answered all the same."""
         self._closed_until = time.monotonic() + seconds
 
     def _admit(self, request: Request, entry: Entry) -> Response:
