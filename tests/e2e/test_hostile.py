@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mde_simulator import Fault
-from mde_simulator.faults.faults import KINDS
+from mde_simulator.faults.fault import KINDS
 from tap_mde_kbs.errors import SIGN_IN_REMEDIES
 from tests.support.singer import UNLIMITED, Messages, clean_environ, hurrying, run_tap
 
