@@ -5,21 +5,20 @@ Each check is a line with a mark; the first that fails is followed by what to do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tap_mde_kbs import schema as schemas
+from tap_mde_kbs import schema
+from tap_mde_kbs.api.machines import LARGEST_PAGE, LIST_PERMISSION
 from tap_mde_kbs.errors import TapError, missing_permission, printable
-from tap_mde_kbs.export.records import require as require_duckdb
-from tap_mde_kbs.progress import duration, export_advice, export_seconds
-from tap_mde_kbs.settings import PER_MACHINE
-from tap_mde_kbs.streams import LARGEST_PAGE, ONBOARDED
+from tap_mde_kbs.progress import duration, export_advice
+from tap_mde_kbs.runner import ONBOARDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tap_mde_kbs.api.client import Connection
-    from tap_mde_kbs.streams import Machines, MissingKbs
+    from tap_mde_kbs.api.client import Client
+    from tap_mde_kbs.sweep.pool import Source
 
 
 class Line(NamedTuple):
@@ -39,13 +38,26 @@ class Line(NamedTuple):
 
 
 class Doctor:
-    """Checks sign-in, permissions and the calls that the tap makes."""
+    """Checks settings, sign-in, permissions and the calls that a run makes.
 
-    def __init__(self, connection: Connection, machines: Machines, missing_kbs: MissingKbs) -> None:
-        """Take what a run would use."""
-        self._connection = connection
-        self._machines = machines
-        self._missing_kbs = missing_kbs
+    Args:
+        client: Makes the calls.
+        source: Where a run would have the missing KBs from.
+        machine_page: Asks for so many machines from a position on.
+        unlisted: Where fields that no schema lists are reported.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        source: Source,
+        machine_page: Callable[[int, int], list[dict[str, Any]]],
+        unlisted: schema.Unlisted,
+    ) -> None:
+        self._client = client
+        self._source = source
+        self._machine_page = machine_page
+        self._unlisted = unlisted
         self._onboarded: list[str] = []
         self._more = False
 
@@ -59,31 +71,30 @@ class Doctor:
                 return
 
     def _settings(self) -> Line:
-        if self._missing_kbs.source != PER_MACHINE:
-            require_duckdb()
-        endpoints = self._connection.endpoints
+        self._source.check()
+        endpoints = self._client.endpoints
         return Line(ok=True, text=f"settings: API {endpoints.api_url}, scope {endpoints.token_scope}")
 
     def _sign_in(self) -> Line:
-        sign_in = self._connection.sign_in
+        sign_in = self._client.sign_in
         sign_in.token()
         until = f"{sign_in.valid_until:%Y-%m-%d %H:%M:%S} UTC" if sign_in.valid_until else "an unknown time"
         host = urlsplit(sign_in.authority).netloc or sign_in.authority
         return Line(ok=True, text=f"sign-in: {sign_in.method} at {host}, token valid until {until}")
 
     def _permissions(self) -> Line:
-        roles = self._connection.sign_in.roles()
+        roles = self._client.sign_in.roles()
         if roles is None:
             return Line(ok=None, text="permissions: the token does not say which it has")
-        for stream in (self._machines, self._missing_kbs):
-            if error := missing_permission(stream.permission, roles):
+        for needed in (LIST_PERMISSION, self._source.permission):
+            if error := missing_permission(needed, roles):
                 raise error
         return Line(ok=True, text=f"permissions: {printable(', '.join(sorted(roles)))}")
 
     def _list(self) -> Line:
-        records = self._machines.ask({"skip": 0, "top": LARGEST_PAGE})
+        records = self._machine_page(0, LARGEST_PAGE)
         by_id = {str(record["id"]): record for record in records}  # the list may name a machine twice
-        machines = [schemas.machine_fields(record, self._machines.unlisted) for record in by_id.values()]
+        machines = [schema.MACHINES.from_wire(record, self._unlisted) for record in by_id.values()]
         self._more = len(records) >= LARGEST_PAGE
         self._onboarded = sorted(m["id"] for m in machines if m["onboarding_status"] in ONBOARDED)
         if not machines:
@@ -101,22 +112,15 @@ class Doctor:
         )
 
     def _kbs(self) -> Line:
-        if self._missing_kbs.source != PER_MACHINE:
-            return Line(ok=True, text=f"missing KBs: {self._missing_kbs.export.probe()}")
-        if not self._onboarded:
-            return Line(ok=None, text="missing KBs: no onboarded machine to ask")
-        answered = self._missing_kbs.try_one(self._onboarded)
-        if answered is None:
-            return Line(ok=None, text="missing KBs: HTTP 404 for the machines tried, as this API answers now and then")
-        machine_id, count = answered
-        return Line(ok=True, text=f"missing KBs: {count} for machine {printable(machine_id)}")
+        ok, text = self._source.probe(self._onboarded)
+        return Line(ok=ok, text=f"missing KBs: {text}")
 
     def _estimate(self) -> Line:
         count = len(self._onboarded)
-        if self._missing_kbs.source != PER_MACHINE:
+        seconds = self._source.seconds_for(count)
+        if not self._source.costs_calls:
             more = " for the first page of machines" if self._more else ""
-            return Line(ok=True, text=f"an export takes about {duration(export_seconds(count))}{more}")
-        seconds = self._connection.governor.seconds_for(count)
+            return Line(ok=True, text=f"an export takes about {duration(seconds)}{more}")
         advice = export_advice(count, seconds, more=self._more)
         return Line(ok=True, text=advice or f"a sweep takes {duration(seconds)} by the quota")
 

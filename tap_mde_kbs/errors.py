@@ -1,8 +1,27 @@
-"""What goes wrong, and what a person does about it.
+"""What goes wrong, and what a person does about it: every exception of the package, and the advice for each case.
 
-Every error that ends a run is a `TapError`: one or two sentences that say what happened and where, and
-one that says what to do. Text that came over the wire is cut and freed of control characters before it
-gets here, and never is a secret, a token or an authorization header.
+    TapError                    ends the run with exit status 1; its text is all that a person sees of it
+      SettingsError             the settings lack or contradict something
+      FileError                 a config, state or catalog file can't be used
+      SignInError               Entra ID gives no token
+      ApiError                  the API refuses a call, or its answer is of no use
+        BadRequestError           HTTP 4xx about this call alone, not about token or permission
+        NotFoundError             HTTP 404, of the API or of the host that stores an export's files
+        NoAnswerError             no answer of use after several tries
+        ShapeError                an answer of another shape than documented
+        ApiDownError              too many machines in a row give no answer
+        NotInExportError          a listed machine is not in the export
+        ExpiredLinkError          HTTP 403 for a file of an export: new links are needed
+        BrokenFileError           a file of an export did not arrive whole
+        MalformedFileError        a file of an export arrived whole, and does not hold what it should
+        SupersededError           the files of an export are gone: there is a newer one
+    TryAgainError               another try may succeed; never leaves `api`
+    Stopped                     the run's time is over
+    Interrupted                 SIGINT or SIGTERM came
+
+A `TapError` says in one or two sentences what happened and where, and in one more what to do. Text that came over
+the wire is cut and freed of control characters before it gets here. Nothing here ever holds a secret, a token or an
+authorization header.
 """
 
 from __future__ import annotations
@@ -14,12 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 SHOWN_CHARACTERS = 400
-"""How much of a text from the wire is shown."""
+"""Characters of a text from the wire that are shown."""
 
 _TOKEN = re.compile(r"\beyJ[\w-]+(\.[\w-]*)*|(?<=Bearer )\S+", re.IGNORECASE)
 """What a server might echo and nobody should read in a log: a token, or what follows `Bearer`."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+"""What a terminal would act on or could not show: control characters, marks of direction, halves of surrogate pairs."""
 
 APP_REGISTRATION = "Entra ID > App registrations > your application"
 PERMISSIONS = f"{APP_REGISTRATION} > API permissions"
@@ -38,8 +58,6 @@ _NO_FEDERATED_RECORD = Remedy(
     f"Compare issuer, subject and audience: {SECRETS} > Federated credentials.",
 )
 
-# By the number in `error_codes` / `AADSTSnnnnn` (learn.microsoft.com, "Microsoft Entra authentication and
-# authorization error codes").
 SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
     7000215: Remedy(
         "The client secret is wrong.",
@@ -57,10 +75,10 @@ SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
     ),
     500011: Remedy(
         "The tenant has no Defender for Endpoint service for this scope.",
-        "It is not licensed, or `cloud` (or token_scope) is another one's.",
+        "License it, or correct `cloud` (or token_scope).",
     ),
-    1002012: Remedy("The scope is not one for application permissions.", "token_scope must end in /.default."),
-    700024: Remedy("The client assertion is outside its validity.", "Set this machine's clock right."),
+    1002012: Remedy("The scope does not ask for application permissions.", "token_scope must end in /.default."),
+    700024: Remedy("The client assertion is not valid yet, or no longer.", "Set this machine's clock right."),
     70021: _NO_FEDERATED_RECORD,
     700213: _NO_FEDERATED_RECORD,
     65001: Remedy("Nobody has consented to the application.", f"Have an administrator grant consent: {PERMISSIONS}."),
@@ -71,12 +89,14 @@ SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
     ),
     53003: Remedy(
         "Conditional access blocks the sign-in.",
-        "Have whoever administers the policy except the application, or run from an allowed network.",
+        "Have the policy's administrator exempt the application, or run from an allowed network.",
     ),
 }
+"""By the number in `error_codes` and `AADSTSnnnnn`.
 
-# By what the API said (learn.microsoft.com, "Common REST API error codes"); {permission}, {has} and {setting} are
-# filled in where they are known.
+Source: learn.microsoft.com, "Microsoft Entra authentication and authorization error codes".
+"""
+
 API_REMEDIES: Mapping[str, Remedy] = {
     "filter": Remedy("HTTP 400 for the machine list.", "Correct machines_filter (an OData $filter), or leave it out."),
     "token": Remedy(
@@ -114,6 +134,10 @@ API_REMEDIES: Mapping[str, Remedy] = {
         "Behind a proxy, or with a private CA, set REQUESTS_CA_BUNDLE to a file with its certificates.",
     ),
 }
+"""By what happened at the API; `{permission}` is filled in.
+
+Source: learn.microsoft.com, "Common REST API error codes".
+"""
 
 
 class TapError(Exception):
@@ -125,7 +149,7 @@ class TapError(Exception):
 
 
 class SettingsError(TapError):
-    """The settings miss or contradict something; found before any call."""
+    """The settings lack or contradict something; found before any call."""
 
 
 class FileError(TapError):
@@ -137,19 +161,63 @@ class SignInError(TapError):
 
 
 class ApiError(TapError):
-    """The API refused a call, or gave an answer that no retry will better."""
+    """The API refused a call, or gave an answer that no other try will improve."""
 
 
 class BadRequestError(ApiError):
-    """HTTP 4xx that says nothing of token or permission: the API does not take what it was asked."""
+    """HTTP 4xx that is not about token or permission: the API does not accept this call; others may be fine."""
 
 
-class NotFoundError(TapError):
-    """HTTP 404: the API does not know what it was asked about, or says so."""
+class NotFoundError(ApiError):
+    """HTTP 404: the API, or the host that stores an export's files, does not know what was asked for."""
 
 
-class NoAnswerError(TapError):
+class NoAnswerError(ApiError):
     """No answer of use after several tries: 5xx, a timeout, a broken connection, a body cut short or not JSON."""
+
+
+class ShapeError(ApiError):
+    """An answer of another shape than documented."""
+
+
+class ApiDownError(ApiError):
+    """Too many machines gave no answer: asking the others is of no use."""
+
+
+class NotInExportError(ApiError):
+    """A machine that was listed is not in the export."""
+
+
+class ExpiredLinkError(ApiError):
+    """HTTP 403 for a file of an export: the link's signature has expired, or was never valid."""
+
+
+class BrokenFileError(ApiError):
+    """A file of an export did not arrive whole; another try may succeed."""
+
+
+class MalformedFileError(ApiError):
+    """A file of an export is not JSON objects with a `deviceId`; the text says what was found instead."""
+
+
+class SupersededError(ApiError):
+    """The files of an export are gone: there is a newer one."""
+
+    def __init__(self, newer: Any) -> None:
+        """Take the newer `export.calls.Export`."""
+        super().__init__("The files of the export are gone: there is a newer one.")
+        self.newer = newer
+
+
+class TryAgainError(Exception):
+    """No answer of use, but another try may bring one; the text says what happened.
+
+    After the last try `api` raises `NoAnswerError` or `SignInError` instead.
+    """
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run was told to end
+    """The run's time is over: no further call goes out."""
 
 
 class Interrupted(BaseException):

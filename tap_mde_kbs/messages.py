@@ -1,67 +1,58 @@
 """What leaves the process: Singer messages on stdout, and a log on stderr that holds no secret.
 
-Messages are whole lines whatever interrupts, and STATE has the same keys every time.
-
-CPython 3.11 lost bytes of an interrupted 20 KB buffered write even when the signal's handler only set a
-flag (8 of 15 runs); with the signals held back around each write, none of 40 did. Threads must be started
-with them held back as well (`signals_held`), else the kernel hands a signal to one of those.
+Messages are whole lines whatever interrupts, and STATE is what `state` says and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-import signal
 from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib import StateMessage
 from typing_extensions import override
 
+from tap_mde_kbs.signals import signals_held
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
     from singer_sdk.singerlib.encoding.simple import Message
 
-HELD = {signal.SIGINT, signal.SIGTERM}
 SHORTEST_SECRET = 4
 SIGNATURE = re.compile(r"(?<=[?&]sig=)[^&\s\"']+", re.IGNORECASE)
 """What makes the link to a file of an export as good as a password."""
 
-BOOKMARKED = ("machines", "missing_kbs")
-"""The streams in STATE: a target's or Meltano's merge never finds a key left out, nor one too many."""
 
+class MessageWriter(MsgSpecWriter):
+    """Writes each message as one whole line.
 
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back; they arrive at the end, unless they were held before."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a write is not interrupted
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    The SDK writes STATE at times of its own, and with keys of its own. Whatever it says, `state` is written, and only
+    when it has changed.
+    """
 
-
-def hold_signals() -> None:
-    """Hold SIGINT and SIGTERM back for good: the end is under way, and a second one must not spoil it."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-
-
-class Writer(MsgSpecWriter):
-    """Writes each message as one whole line."""
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
+        super().__init__()
+        self._state = state
+        self._written: dict[str, Any] | None = None
 
     @override
     def write_message(self, message: Message) -> None:
         if isinstance(message, StateMessage):
-            bookmarks = message.value["bookmarks"]
-            message = StateMessage(value={"bookmarks": {name: bookmarks[name] for name in BOOKMARKED}})
-        with signals_held():
-            super().write_message(message)
+            self.write_state()
+        else:
+            with signals_held():
+                super().write_message(message)
+
+    def write_state(self) -> None:
+        """Write a STATE message, unless the last one said the same."""
+        state = self._state()
+        if state != self._written:
+            with signals_held():
+                super().write_message(StateMessage(value=state))
+                self._written = state
 
 
 class Redaction(logging.Filter):

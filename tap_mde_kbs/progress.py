@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from tap_mde_kbs.errors import printable
-from tap_mde_kbs.messages import signals_held
+from tap_mde_kbs.signals import signals_held
+from tap_mde_kbs.sweep.sweep import KINDS
 
 if TYPE_CHECKING:
     import logging
 
-    from tap_mde_kbs.api.client import Connection
+    from tap_mde_kbs.api.client import Client
     from tap_mde_kbs.sweep.pool import Answer
-    from tap_mde_kbs.sweep.sweep import Outcome, Sweep, Verdict
+    from tap_mde_kbs.sweep.sweep import Outcome, Sweep
+    from tap_mde_kbs.sweep.verdict import Verdict
 
 SECONDS_BETWEEN_LINES = 10.0
 BAR_WIDTH = 30
@@ -35,17 +37,17 @@ class Progress:
     A context manager: a thread of its own tells, since a run may wait for the quota longer than a person likes.
     """
 
-    def __init__(self, connection: Connection, sweep: Sweep[Answer], log: logging.Logger, *, costs_calls: bool) -> None:
+    def __init__(self, client: Client, sweep: Sweep[Answer], log: logging.Logger, *, costs_calls: bool) -> None:
         """Take what there is to tell of, and whether each machine costs a call."""
-        self._connection = connection
+        self._client = client
         self._sweep = sweep
         self._log = log
         self._total = sweep.left
         self._costs_calls = costs_calls
-        self._kinds = dict.fromkeys(("answered", "not_found", "failed", "skipped", "not_in_export"), 0)
+        self._kinds = dict.fromkeys(KINDS, 0)
         self._kbs = 0
         self._started = time.monotonic()
-        self._calls_before = connection.calls
+        self._calls_before = client.calls
         self._bar = sys.stderr.isatty()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_telling, name="progress", daemon=True)
@@ -76,7 +78,7 @@ class Progress:
         seconds = self._seconds_left()
         self._log.info("%s: %d machines to ask, %s by the quota.", doing, self._total, duration(seconds))
         if advice := export_advice(self._total, seconds):
-            self._log.info("By the way, %s.", advice)
+            self._log.info("Hint: %s.", advice)
 
     def count(self, outcome: Outcome[Answer]) -> None:
         """Take note of an outcome that was written."""
@@ -85,16 +87,21 @@ class Progress:
         if outcome.kind == "failed" and self._kinds["failed"] <= NAMED_MACHINES:
             self._log.warning("Machine %s gave no answer: %s", printable(outcome.machine_id, 80), outcome.reason)
 
-    def end(self, told: str, verdict: Verdict) -> None:
-        """Sum up: what became of the machines, what it cost, and whether the target deletes."""
-        connection = self._connection
+    def end(self, activation: str, verdict: Verdict) -> None:
+        """Sum up: what became of the machines, what it cost, and whether the target deletes.
+
+        Args:
+            activation: What was activated, or why nothing was: a sentence.
+            verdict: The sweep's.
+        """
+        client = self._client
         kinds = ", ".join(
             f"{count} {kind.replace('_', ' ')}"
             for kind, count in self._kinds.items()
             if kind != "not_in_export" or not self._costs_calls
         )
-        calls = f" {connection.calls - self._calls_before} calls" if self._costs_calls else " Written"
-        used = f" ({round(100 * connection.governor.used())} % of the quota used)" if self._costs_calls else ""
+        calls = f" {client.calls - self._calls_before} calls" if self._costs_calls else " Written"
+        used = f" ({round(100 * client.governor.used())} % of the quota used)" if self._costs_calls else ""
         self._log.info(
             "Sweep %d: %s; %d missing KBs.%s in %s%s, %d retries, throttled %d times.",
             self._sweep.version,
@@ -103,11 +110,11 @@ class Progress:
             calls,
             duration(time.monotonic() - self._started),
             used,
-            connection.retries,
-            connection.throttled,
+            client.retries,
+            client.throttled,
         )
         level = self._log.info if verdict.activate else self._log.warning
-        level("%s", told)
+        level("%s", activation)
 
     def _keep_telling(self) -> None:
         while not self._over.wait(1.0 if self._bar else SECONDS_BETWEEN_LINES):
@@ -118,7 +125,7 @@ class Progress:
         text = f"{done}/{self._total} machines, {self._kbs} KBs"
         if self._costs_calls:
             text += (
-                f", {self._connection.calls - self._calls_before} calls, {self._connection.retries} retries, "
+                f", {self._client.calls - self._calls_before} calls, {self._client.retries} retries, "
                 f"{duration(self._seconds_left())} left"
             )
         if self._bar:
@@ -129,7 +136,7 @@ class Progress:
             self._log.info("%s", text)
 
     def _seconds_left(self) -> float:
-        return self._connection.governor.seconds_for(self._sweep.left)
+        return self._client.governor.seconds_for(self._sweep.left)
 
 
 def export_advice(machines: int, seconds: float, *, more: bool = False) -> str:

@@ -1,14 +1,17 @@
-"""The schemas of the streams, the naming, and the API's objects made to fit them. Knows no HTTP.
+"""One table of fields for each stream: column, type, description, and how its value is read from the wire.
 
-Names are the API's in snake_case at every level: target-postgres creates columns exactly as named,
-target-snowflake upper-cases them, so one set of SQL serves every warehouse.
+The SCHEMA messages, the rows and the documentation of the columns follow from it: a new column is one line. Knows no
+HTTP.
+
+Names are the API's in snake_case at every level: target-postgres creates columns exactly as named, target-snowflake
+upper-cases them, so one set of SQL serves every warehouse.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from singer_sdk import typing as th
 
@@ -17,7 +20,10 @@ from tap_mde_kbs.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Converter: TypeAlias = "Callable[[Any, Unlisted], Any]"
+Reader: TypeAlias = "Callable[[Any, Unlisted], Any]"
+"""Makes a value of the wire one of the column's; TypeError or ValueError where it is of another type.
+
+What does not fit inside an object is noted in the `Unlisted`."""
 
 
 class Unlisted:
@@ -35,15 +41,6 @@ class Unlisted:
             self._report(f"{printable(name, 80)} {why}")
 
 
-def snake_case(name: str) -> str:
-    """The column's name for an API's: `computerDnsName` is `computer_dns_name`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-# One difference to the API: its `version` ("22H2") is `os_release`, since target-postgres 0.8.1 crashes on
-# ACTIVATE_VERSION for a table with a column `version`.
-RENAMED: Mapping[str, str] = {"version": "os_release"}
-
 # C0 controls but tab and line ends, which no warehouse needs and PostgreSQL refuses (NUL), and halves of surrogate
 # pairs, which no encoder takes.
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
@@ -53,7 +50,7 @@ _DATE_TIME = re.compile(
 _INT64 = 2**63
 
 
-def text(value: Any, unlisted: Unlisted) -> str:  # noqa: ARG001 - a Converter
+def text(value: Any, _: Unlisted | None = None) -> str:
     """Text as a warehouse can store it; numbers and booleans as JSON writes them."""
     if isinstance(value, str):
         return value if value.isascii() and "\x00" not in value else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
@@ -64,25 +61,32 @@ def text(value: Any, unlisted: Unlisted) -> str:  # noqa: ARG001 - a Converter
     raise TypeError
 
 
-def integer(value: Any, unlisted: Unlisted) -> int:  # noqa: ARG001 - a Converter
+def integer(value: Any, _: Unlisted | None = None) -> int:
     """A 64-bit integer; text of one is taken too (`rbacGroupId`, `osBuild` come as either)."""
-    number = int(value) if isinstance(value, str) else value
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int) or not -_INT64 <= number < _INT64:
+    whole = int(value) if isinstance(value, str) else value
+    if isinstance(whole, float) and whole.is_integer():
+        whole = int(whole)
+    if isinstance(whole, bool) or not isinstance(whole, int) or not -_INT64 <= whole < _INT64:
         raise TypeError
-    return number
+    return whole
 
 
-def build_number(value: Any, unlisted: Unlisted) -> int:
+def number(value: Any, _: Unlisted | None = None) -> float:
+    """A number, whole or not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    return float(value)
+
+
+def build_number(value: Any, _: Unlisted | None = None) -> int:
     """A build, 22631; of a whole version as text (`10.0.22631.4317` is seen) the part that is the build."""
     if isinstance(value, str) and "." in value:
         parts = value.split(".")
         value = parts[2] if len(parts) > 2 else parts[0]  # noqa: PLR2004 - major, minor, build, revision
-    return integer(value, unlisted)
+    return integer(value)
 
 
-def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001 - a Converter
+def boolean(value: Any, _: Unlisted | None = None) -> bool:
     """A boolean; the words are taken too."""
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         return value.lower() == "true"
@@ -91,7 +95,7 @@ def boolean(value: Any, unlisted: Unlisted) -> bool:  # noqa: ARG001 - a Convert
     return value
 
 
-def date_time(value: Any, unlisted: Unlisted) -> str:  # noqa: ARG001 - a Converter
+def date_time(value: Any, _: Unlisted | None = None) -> str:
     """A date-time in UTC with six decimals; the API gives none to seven, and perhaps no zone (then it is UTC)."""
     found = _DATE_TIME.fullmatch(value.strip())
     if not found:
@@ -111,7 +115,7 @@ def utc(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def array(item: Converter) -> Converter:
+def array(item: Reader) -> Reader:
     """An array whose items are converted; null items are left out."""
 
     def convert(value: Any, unlisted: Unlisted) -> list[Any]:
@@ -122,270 +126,253 @@ def array(item: Converter) -> Converter:
     return convert
 
 
-class Fields:
-    """The fields of an API object: their names there and here, and how each value is converted."""
+def now() -> str:
+    """This moment, as `utc` writes it."""
+    return utc(datetime.now(timezone.utc))
 
-    def __init__(self, where: str, fields: Mapping[str, Converter]) -> None:
-        """Take the name of the object, for warnings, and the API's names."""
-        self._where = where
-        self._fields = [(name, RENAMED.get(name, snake_case(name)), convert) for name, convert in fields.items()]
-        self._names = frozenset(fields)
 
-    def __call__(self, value: Any, unlisted: Unlisted) -> dict[str, Any]:
-        """The object with every listed field: null where it is missing, null or does not fit.
+class Kind(NamedTuple):
+    """What a column holds: its type in the SCHEMA, and how a value of the wire becomes one of it."""
+
+    type: Any
+    read: Reader
+
+
+class Field(NamedTuple):
+    """A column.
+
+    Attributes:
+        column: Its name.
+        kind: What it holds.
+        description: What a reader of the table is told.
+        key: It belongs to the key, and is never null.
+        wire: The API's name; None: the same in camelCase. Empty: the tap fills it, the API does not send it.
+    """
+
+    column: str
+    kind: Kind
+    description: str = ""
+    key: bool = False
+    wire: str | None = None
+
+    @property
+    def wire_name(self) -> str:
+        """The API's name; empty if the API does not send it."""
+        return camel_case(self.column) if self.wire is None else self.wire
+
+
+def camel_case(column: str) -> str:
+    """The API's name for a column: `computer_dns_name` is `computerDnsName`."""
+    first, *rest = column.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+class Table:
+    """The fields of a stream, or of an object in a column.
+
+    Args:
+        name: What a record of it is, for warnings.
+        fields: In the order of the columns.
+    """
+
+    def __init__(self, name: str, *fields: Field) -> None:
+        self.name = name
+        self.fields = fields
+        self.keys = tuple(field.column for field in fields if field.key)
+        self._by_wire = [(field.wire_name, field.column, field.kind.read) for field in fields if field.wire_name]
+        self._by_column = [(field.column, field.column, field.kind.read) for field in fields]
+        self._wire_names = frozenset(name for name, _, _ in self._by_wire)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema, as a SCHEMA message has it."""
+        schema: dict[str, Any] = self._properties(th.PropertiesList).to_dict()
+        return schema
+
+    @property
+    def as_object(self) -> Kind:
+        """The kind of a column that holds such an object."""
+        return Kind(self._properties(th.ObjectType), self.from_wire)
+
+    def from_wire(self, value: Any, unlisted: Unlisted) -> dict[str, Any]:
+        """The columns that the API sends, out of its object: null where a value is missing, null or does not fit.
 
         Raises:
-            TypeError: it is no object.
+            TypeError: It is no object.
         """
         if not isinstance(value, dict):
             raise TypeError
-        if not self._names.issuperset(value):
-            for name in value.keys() - self._names:
+        if not self._wire_names.issuperset(value):
+            for name in value.keys() - self._wire_names:
                 if not name.startswith("@odata."):
-                    unlisted.note(f"{self._where}.{name}", "is not a field this version knows: dropped.")
-        return {
-            column: self._convert(name, value.get(name), convert, unlisted) for name, column, convert in self._fields
-        }
+                    unlisted.note(f"{self.name}.{name}", "is not a field this version knows: dropped.")
+        return self._read(value, self._by_wire, unlisted)
 
-    def _convert(self, name: str, value: Any, convert: Converter, unlisted: Unlisted) -> Any:
-        if value is None:
-            return None
-        try:
-            return convert(value, unlisted)
-        except (TypeError, ValueError, AttributeError, OverflowError):
-            unlisted.note(
-                f"{self._where}.{name}",
-                "had a value of another type than documented: null instead.",
+    def from_columns(self, record: Mapping[str, Any], unlisted: Unlisted) -> dict[str, Any]:
+        """The whole row out of a record that has the columns' names already: null where a value does not fit."""
+        return self._read(record, self._by_column, unlisted)
+
+    def _read(
+        self, record: Mapping[str, Any], names: list[tuple[str, str, Reader]], unlisted: Unlisted
+    ) -> dict[str, Any]:
+        row = {}
+        for name, column, read in names:
+            value = record.get(name)
+            if value is not None:
+                try:
+                    value = read(value, unlisted)
+                except (TypeError, ValueError, AttributeError, OverflowError):
+                    unlisted.note(
+                        f"{self.name}.{name}",
+                        "had a value of another type than documented: null instead.",
+                    )
+                    value = None
+            row[column] = value
+        return row
+
+    def _properties(self, collect: Any) -> Any:
+        return collect(
+            *(
+                th.Property(field.column, field.kind.type, required=field.key, description=field.description or None)
+                for field in self.fields
             )
-            return None
+        )
 
+
+TEXT = Kind(th.StringType, text)
+INTEGER = Kind(th.IntegerType, integer)
+NUMBER = Kind(th.NumberType, number)
+BUILD = Kind(th.IntegerType, build_number)
+BOOLEAN = Kind(th.BooleanType, boolean)
+DATE_TIME = Kind(th.DateTimeType, date_time)
+TEXTS = Kind(th.ArrayType(th.StringType), array(text))
+
+
+def objects(table: Table) -> Kind:
+    """The kind of a column that holds an array of such objects."""
+    return Kind(th.ArrayType(table.as_object.type), array(table.from_wire))
+
+
+IP_ADDRESSES = Table(
+    "machine.ipAddresses",
+    Field("ip_address", TEXT),
+    Field("mac_address", TEXT),
+    Field("type", TEXT),
+    Field("operational_status", TEXT),
+)
+
+VM_METADATA = Table(
+    "machine.vmMetadata",
+    Field("vm_id", TEXT),
+    Field("cloud_provider", TEXT),
+    Field("resource_id", TEXT),
+    Field("subscription_id", TEXT),
+)
 
 # learn.microsoft.com, "Machine resource type", with what the API's own $metadata adds.
-machine_fields = Fields(
+MACHINES = Table(
     "machine",
-    {
-        "id": text,
-        "mergedIntoMachineId": text,
-        "isPotentialDuplication": boolean,
-        "isExcluded": boolean,
-        "exclusionReason": text,
-        "computerDnsName": text,
-        "firstSeen": date_time,
-        "lastSeen": date_time,
-        "osPlatform": text,
-        "osVersion": text,
-        "osProcessor": text,
-        "osArchitecture": text,
-        "version": text,
-        "osBuild": build_number,
-        "lastIpAddress": text,
-        "lastExternalIpAddress": text,
-        "agentVersion": text,
-        "healthStatus": text,
-        "deviceValue": text,
-        "rbacGroupId": integer,
-        "rbacGroupName": text,
-        "riskScore": text,
-        "exposureLevel": text,
-        "isAadJoined": boolean,
-        "aadDeviceId": text,
-        "machineTags": array(text),
-        "onboardingStatus": text,
-        "managedBy": text,
-        "managedByStatus": text,
-        "defenderAvStatus": text,
-        "ipAddresses": array(
-            Fields(
-                "machine.ipAddresses",
-                {"ipAddress": text, "macAddress": text, "type": text, "operationalStatus": text},
-            )
-        ),
-        "vmMetadata": Fields(
-            "machine.vmMetadata",
-            {"vmId": text, "cloudProvider": text, "resourceId": text, "subscriptionId": text},
-        ),
-    },
-)
-
-# learn.microsoft.com, "Get missing KBs by device ID"; PublicProductFixDto in the API's $metadata.
-_KB: Mapping[str, Converter] = {
-    "id": text,
-    "name": text,
-    "productsNames": array(text),
-    "url": text,
-    "machineMissedOn": integer,
-    "cveAddressed": integer,
-    "osBuild": build_number,
-}
-kb_fields = Fields("missing KB", _KB)
-
-# The same out of a vulnerability export, by what is grouped of it ("Export software vulnerabilities assessment").
-export_fields = Fields("export", {**_KB, "firstSeenAt": date_time})
-
-_DATE_TIME_OF_LISTING = (
-    "When the listing of this run began (UTC), the same for all: a machine below the newest has left."
-)
-
-MACHINES: dict[str, Any] = th.PropertiesList(
-    th.Property(
-        "id",
-        th.StringType,
-        required=True,
-        description="Machine id; mostly 40 hex digits, other forms exist.",
-    ),
-    th.Property(
-        "merged_into_machine_id",
-        th.StringType,
-        description="Machine that this one was merged into.",
-    ),
-    th.Property(
-        "is_potential_duplication",
-        th.BooleanType,
-        description="Whether it may be a duplicate of another.",
-    ),
-    th.Property(
-        "is_excluded",
-        th.BooleanType,
-        description="Whether it is excluded from vulnerability management.",
-    ),
-    th.Property(
-        "exclusion_reason",
-        th.StringType,
-        description="Why it is excluded: Other, InactiveDevice, …",
-    ),
-    th.Property("computer_dns_name", th.StringType, description="Full name; free text on phones."),
-    th.Property("first_seen", th.DateTimeType, description="First observed by Defender (UTC)."),
-    th.Property("last_seen", th.DateTimeType, description="Last full report (UTC)."),
-    th.Property(
-        "os_platform",
-        th.StringType,
-        description="Windows11, WindowsServer2019, Ubuntu, macOS, iOS, …",
-    ),
-    th.Property("os_version", th.StringType, description="Version of the operating system."),
-    th.Property("os_processor", th.StringType, description="Processor (an older name of os_architecture)."),
-    th.Property("os_architecture", th.StringType, description="32-bit, 64-bit, …"),
-    th.Property(
-        "os_release",
-        th.StringType,
-        description="Release of the operating system, 22H2 (the API's `version`).",
-    ),
-    th.Property("os_build", th.IntegerType, description="Build number of the operating system."),
-    th.Property("last_ip_address", th.StringType, description="Last internal IP address."),
-    th.Property(
-        "last_external_ip_address",
-        th.StringType,
-        description="Last IP address seen from the internet.",
-    ),
-    th.Property("agent_version", th.StringType, description="Version of the Defender agent."),
-    th.Property(
-        "health_status",
-        th.StringType,
-        description="Active, Inactive, ImpairedCommunication, NoSensorData, …",
-    ),
-    th.Property("device_value", th.StringType, description="Value set by people: Low, Normal, High."),
-    th.Property("rbac_group_id", th.IntegerType, description="Device group's id; 0: in no group."),
-    th.Property("rbac_group_name", th.StringType, description="Device group's name; null: in no group."),
-    th.Property("risk_score", th.StringType, description="None, Informational, Low, Medium, High."),
-    th.Property("exposure_level", th.StringType, description="None, Low, Medium, High."),
-    th.Property("is_aad_joined", th.BooleanType, description="Whether it is joined to Entra ID."),
-    th.Property("aad_device_id", th.StringType, description="Its id in Entra ID."),
-    th.Property("machine_tags", th.ArrayType(th.StringType), description="Tags."),
-    th.Property("onboarding_status", th.StringType, description="Onboarded, CanBeOnboarded, Unsupported, …"),
-    th.Property("managed_by", th.StringType, description="Unknown, Intune, MicrosoftDefenderForEndpoint, …"),
-    th.Property("managed_by_status", th.StringType, description="Unknown, Success, Error."),
-    th.Property("defender_av_status", th.StringType, description="State of the antivirus."),
-    th.Property(
+    Field("id", TEXT, "Machine id; mostly 40 hex digits, other forms exist.", key=True),
+    Field("merged_into_machine_id", TEXT, "Machine that this one was merged into."),
+    Field("is_potential_duplication", BOOLEAN, "Whether it may be a duplicate of another."),
+    Field("is_excluded", BOOLEAN, "Whether it is excluded from vulnerability management."),
+    Field("exclusion_reason", TEXT, "Why it is excluded: Other, InactiveDevice, …"),
+    Field("computer_dns_name", TEXT, "Full name; free text on phones."),
+    Field("first_seen", DATE_TIME, "First observed by Defender (UTC)."),
+    Field("last_seen", DATE_TIME, "Last full report (UTC)."),
+    Field("os_platform", TEXT, "Windows11, WindowsServer2019, Ubuntu, macOS, iOS, …"),
+    Field("os_version", TEXT, "Version of the operating system."),
+    Field("os_processor", TEXT, "Processor (an older name of os_architecture)."),
+    Field("os_architecture", TEXT, "32-bit, 64-bit, …"),
+    # Not `version`: target-postgres 0.8.1 crashes on ACTIVATE_VERSION for a table with such a column.
+    Field("os_release", TEXT, "Release of the operating system, 22H2 (the API's `version`).", wire="version"),
+    Field("os_build", BUILD, "Build number of the operating system."),
+    Field("last_ip_address", TEXT, "Last internal IP address."),
+    Field("last_external_ip_address", TEXT, "Last IP address seen from the internet."),
+    Field("agent_version", TEXT, "Version of the Defender agent."),
+    Field("health_status", TEXT, "Active, Inactive, ImpairedCommunication, NoSensorData, …"),
+    Field("device_value", TEXT, "Value set by people: Low, Normal, High."),
+    Field("rbac_group_id", INTEGER, "Device group's id; 0: in no group."),
+    Field("rbac_group_name", TEXT, "Device group's name; null: in no group."),
+    Field("risk_score", TEXT, "None, Informational, Low, Medium, High."),
+    Field("exposure_level", TEXT, "None, Low, Medium, High."),
+    Field("is_aad_joined", BOOLEAN, "Whether it is joined to Entra ID."),
+    Field("aad_device_id", TEXT, "Its id in Entra ID."),
+    Field("machine_tags", TEXTS, "Tags."),
+    Field("onboarding_status", TEXT, "Onboarded, CanBeOnboarded, Unsupported, …"),
+    Field("managed_by", TEXT, "Unknown, Intune, MicrosoftDefenderForEndpoint, …"),
+    Field("managed_by_status", TEXT, "Unknown, Success, Error."),
+    Field("defender_av_status", TEXT, "State of the antivirus."),
+    Field(
         "ip_addresses",
-        th.ArrayType(
-            th.ObjectType(
-                th.Property("ip_address", th.StringType),
-                th.Property("mac_address", th.StringType),
-                th.Property("type", th.StringType),
-                th.Property("operational_status", th.StringType),
-            )
-        ),
-        description="Network interfaces: ip_address, mac_address, type, operational_status.",
+        objects(IP_ADDRESSES),
+        "Network interfaces: ip_address, mac_address, type, operational_status.",
     ),
-    th.Property(
+    Field(
         "vm_metadata",
-        th.ObjectType(
-            th.Property("vm_id", th.StringType),
-            th.Property("cloud_provider", th.StringType),
-            th.Property("resource_id", th.StringType),
-            th.Property("subscription_id", th.StringType),
-        ),
-        description="Of a cloud machine: vm_id, cloud_provider, resource_id, subscription_id.",
+        VM_METADATA.as_object,
+        "Of a cloud machine: vm_id, cloud_provider, resource_id, subscription_id.",
     ),
-    th.Property("listed_at", th.DateTimeType, description=_DATE_TIME_OF_LISTING),
-).to_dict()
+    Field(
+        "listed_at",
+        DATE_TIME,
+        "When the listing of this run began (UTC), the same for all its machines. "
+        "A machine whose value is older than the newest has left.",
+        wire="",
+    ),
+)
 
-MISSING_KBS: dict[str, Any] = th.PropertiesList(
-    th.Property("machine_id", th.StringType, required=True, description="The machine that lacks the update."),
-    th.Property("id", th.StringType, required=True, description="The update: KB number without `KB`."),
-    th.Property("name", th.StringType, description="Title of the update."),
-    th.Property("products_names", th.ArrayType(th.StringType), description="Products that it fixes."),
-    th.Property("url", th.StringType, description="Where Microsoft offers it."),
-    th.Property(
-        "machine_missed_on",
-        th.IntegerType,
-        description="Machines that lack it, as the API counts them.",
-    ),
-    th.Property("cve_addressed", th.IntegerType, description="CVEs that it closes."),
-    th.Property("os_build", th.IntegerType, description="Build of the operating system that it brings."),
-    th.Property(
+# learn.microsoft.com, "Get missing KBs by device ID"; PublicProductFixDto in the API's $metadata. Of an export, what is
+# grouped of its records ("Export software vulnerabilities assessment").
+MISSING_KBS = Table(
+    "missing KB",
+    Field("machine_id", TEXT, "The machine that lacks the update.", key=True, wire=""),
+    Field("id", TEXT, "The update: KB number without `KB`.", key=True),
+    Field("name", TEXT, "Title of the update."),
+    Field("products_names", TEXTS, "Products that it fixes."),
+    Field("url", TEXT, "Where Microsoft offers it."),
+    Field("machine_missed_on", INTEGER, "Machines that lack it, as the API counts them."),
+    Field("cve_addressed", INTEGER, "CVEs that it closes."),
+    Field("os_build", BUILD, "Build of the operating system that it brings."),
+    Field(
         "first_seen_at",
-        th.DateTimeType,
-        description="When it was first seen missing (UTC); from an export alone, else null.",
+        DATE_TIME,
+        "When it was first seen missing (UTC); from an export alone, else null.",
+        wire="",
     ),
-    th.Property(
+    Field(
         "checked_at",
-        th.DateTimeType,
-        description="When the API answered, or the export was made (UTC); one for all rows of an answer.",
+        DATE_TIME,
+        "When the API answered, or the export was made (UTC); one for all rows of an answer.",
+        wire="",
     ),
-).to_dict()
+)
 
-MISSING_KBS_CHECKS: dict[str, Any] = th.PropertiesList(
-    th.Property("machine_id", th.StringType, required=True, description="The machine that was to be asked."),
-    th.Property(
-        "sweep",
-        th.IntegerType,
-        required=True,
-        description="Version of the sweep: the epoch second it began.",
-    ),
-    th.Property(
+MISSING_KBS_CHECKS = Table(
+    "check",
+    Field("machine_id", TEXT, "The machine that was to be asked.", key=True, wire=""),
+    Field("sweep", INTEGER, "Version of the sweep: the epoch second it began.", key=True, wire=""),
+    Field(
         "checked_at",
-        th.DateTimeType,
-        description="When the outcome was known, or the export was made (UTC); the rows' of an answer.",
+        DATE_TIME,
+        "When the outcome was known, or the export was made (UTC); equals checked_at of that answer's rows.",
+        wire="",
     ),
-    th.Property(
-        "outcome",
-        th.StringType,
-        description="answered, not_found, failed, skipped (not onboarded) or not_in_export.",
-    ),
-    th.Property(
-        "missing_kbs",
-        th.IntegerType,
-        description="How many updates are missing; null unless answered.",
-    ),
-    th.Property(
-        "missing_kb_ids",
-        th.ArrayType(th.StringType),
-        description="Their ids; null unless answered.",
-    ),
-).to_dict()
+    Field("outcome", TEXT, "answered, not_found, failed, skipped (not onboarded) or not_in_export.", wire=""),
+    Field("missing_kbs", INTEGER, "How many updates are missing; null unless answered.", wire=""),
+    Field("missing_kb_ids", TEXTS, "Their ids; null unless answered.", wire=""),
+)
 
-KB_CVES: dict[str, Any] = th.PropertiesList(
-    th.Property("kb_id", th.StringType, required=True, description="The update: KB number without `KB`."),
-    th.Property("cve_id", th.StringType, required=True, description="A CVE that it closes."),
-    th.Property(
-        "severity",
-        th.StringType,
-        description="None, Low, Medium, High, Critical; the worst of all machines in the export.",
-    ),
-    th.Property("cvss_score", th.NumberType, description="CVSS score, 0 to 10; the highest."),
-    th.Property(
+KB_CVES = Table(
+    "CVE",
+    Field("kb_id", TEXT, "The update: KB number without `KB`.", key=True, wire=""),
+    Field("cve_id", TEXT, "A CVE that it closes.", key=True, wire=""),
+    Field("severity", TEXT, "None, Low, Medium, High, Critical; the worst of all machines in the export.", wire=""),
+    Field("cvss_score", NUMBER, "CVSS score, 0 to 10; the highest.", wire=""),
+    Field(
         "exploitability_level",
-        th.StringType,
-        description="NoExploit, ExploitIsPublic, ExploitIsVerified, ExploitIsInKit; the worst.",
+        TEXT,
+        "NoExploit, ExploitIsPublic, ExploitIsVerified, ExploitIsInKit; the worst.",
+        wire="",
     ),
-).to_dict()
+)

@@ -1,7 +1,8 @@
-"""What STATE keeps between runs: of the sweep, and of the machine list. Plain values, and always all of them.
+"""STATE: what a run leaves to the next. This module alone reads and writes it; knows neither Singer nor the API.
 
-A state may come from an older version, from a target that passed on less than was written, or out of a merge: what
-is odd in it is as if it were not there.
+Plain values, and always all of them: Meltano and targets merge states, and a merge keeps a key that is left out. A
+state may come from an older version, from a target that passed on less than was written, or out of a merge: what is
+odd in it is as if it were not there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 
 @dataclass
-class Bookmark:
+class SweepBookmark:
     """What STATE keeps of a sweep; always all of it, since a merge keeps a key that is left out.
 
     Attributes:
@@ -27,7 +28,7 @@ class Bookmark:
         answered: How many machines answered.
         answered_last: How many did in the last complete sweep; None before any.
         short_sweeps: How many sweeps in a row, up to this, were held back by the shrink guard.
-        source_time: For whoever writes the rows: the newest `checked_at` written.
+        source_time: The newest `checked_at` of the rows written.
     """
 
     version: int = 0
@@ -44,9 +45,9 @@ class Bookmark:
     source_time: str | None = None
 
     @classmethod
-    def from_dict(cls, state: object) -> Bookmark:
+    def from_dict(cls, state: object) -> SweepBookmark:
         """Read what an earlier run left. What is odd counts as missing, a cursor as a whole."""
-        read = state if isinstance(state, Mapping) else {}
+        read = _mapping(state)
         kept = cls(
             version=_number(read.get("version")) or 0,
             failed_before=_ids(read.get("failed_before")) or [],
@@ -80,7 +81,7 @@ class Bookmark:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys, as plain values of their own: what is stored does not change with the sweep."""
+        """All keys, as plain values of their own: what was stored does not change with the bookmark."""
         return {
             **vars(self),
             "deferred": [*self.deferred],
@@ -116,7 +117,7 @@ class ListBookmark:
     @classmethod
     def from_dict(cls, state: object) -> ListBookmark:
         """Read what an earlier run, version or merge left."""
-        read = state if isinstance(state, Mapping) else {}
+        read = _mapping(state)
         return cls(
             version=_number(read.get("version")) or 0,
             listed=_number(read.get("listed")),
@@ -126,6 +127,42 @@ class ListBookmark:
     def to_dict(self) -> dict[str, Any]:
         """All keys, as plain values."""
         return {**vars(self)}
+
+
+class State:
+    """What STATE says: read at the start of a run, changed by whoever lists and sweeps, written from here.
+
+    Attributes:
+        machines: Of the machine list.
+        sweep: Of the sweep, as last kept: later changes of a running sweep's bookmark are not in it.
+    """
+
+    def __init__(self, machines: ListBookmark | None = None, sweep: SweepBookmark | None = None) -> None:
+        self.machines = machines or ListBookmark()
+        self.sweep = sweep or SweepBookmark()
+
+    def read(self, state: object) -> None:
+        """Take what an earlier run left: the value of its last STATE message."""
+        bookmarks = _mapping(_mapping(state).get("bookmarks"))
+        self.machines = ListBookmark.from_dict(bookmarks.get("machines"))
+        self.sweep = SweepBookmark.from_dict(_mapping(bookmarks.get("missing_kbs")).get("sweep"))
+
+    def keep(self, sweep: SweepBookmark) -> None:
+        """Take the sweep's bookmark as it is now."""
+        self.sweep = SweepBookmark.from_dict(sweep.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The value of a STATE message."""
+        return {
+            "bookmarks": {
+                "machines": self.machines.to_dict(),
+                "missing_kbs": {"sweep": self.sweep.to_dict()},
+            }
+        }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: object) -> int | None:

@@ -1,33 +1,30 @@
-"""The tap: discovery, the command line, signals, and how a run ends."""
+"""The tap: discovery, what a run is made of, and how it ends. The command line is `cli`."""
 
 from __future__ import annotations
 
-import io
-import json
 import logging
-import os
 import sys
 import threading
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
-from singer_sdk.plugin_base import _ConfigInput
-from singer_sdk.singerlib import CatalogEntry
-from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
-from tap_mde_kbs import settings
-from tap_mde_kbs.api.client import Connection
-from tap_mde_kbs.doctor import Doctor, Line, report
-from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, missing_permission, printable
-from tap_mde_kbs.export.records import require as require_duckdb
-from tap_mde_kbs.messages import Redaction, Writer, hold_signals, signals_held
-from tap_mde_kbs.state import Bookmark, ListBookmark
-from tap_mde_kbs.streams import KbCves, Machines, MissingKbs, MissingKbsChecks
+from tap_mde_kbs import schema, settings
+from tap_mde_kbs.api.client import Client
+from tap_mde_kbs.api.machines import LIST_PERMISSION, MachineSource, machine_page
+from tap_mde_kbs.doctor import Doctor, report
+from tap_mde_kbs.errors import Interrupted, TapError, missing_permission
+from tap_mde_kbs.export.source import export_source
+from tap_mde_kbs.messages import MessageWriter, Redaction
+from tap_mde_kbs.patience import Patience
+from tap_mde_kbs.runner import Runner
+from tap_mde_kbs.signals import hold_signals, signals_held
+from tap_mde_kbs.state import State
+from tap_mde_kbs.streams import STREAMS, KbCves, Machines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,43 +32,79 @@ if TYPE_CHECKING:
 
     from singer_sdk.streams import Stream
 
+    from tap_mde_kbs.sweep.pool import Source
+
+
+PAGE_SIZE = 2_000
+"""Machines asked for at once in a run: the largest page would take some 80 MiB more while it is read."""
+
 
 class TapMdeKbs(Tap):
     """Singer tap for Microsoft Defender for Endpoint: machines and the security updates each one lacks."""
 
     name = settings.PACKAGE
     config_jsonschema: ClassVar[dict[str, Any]] = settings.SCHEMA
-    message_writer_class = Writer
+    patience: ClassVar[Patience] = Patience()
 
     def __init__(self, *, config: Any = None, parse_env_config: bool = False, **kwargs: Any) -> None:
         """Check the settings before the SDK does: its messages quote the value refused, a secret perhaps."""
-        schema = self.config_jsonschema
-        self.append_builtin_config(schema)
+        settings_schema = self.config_jsonschema
+        self.append_builtin_config(settings_schema)
         given = {
             **(config or {}),
-            **(settings.from_environment(schema) if parse_env_config else {}),
+            **(settings.from_environment(settings_schema) if parse_env_config else {}),
         }
         given = {name: value for name, value in given.items() if value is not None}
         if kwargs.get("validate_config", True):
-            settings.check(given, schema)
+            settings.check(given, settings_schema)
         secrets = [str(given[name]) for name in settings.SECRETS if given.get(name)]
         for handler in logging.getLogger().handlers:
             handler.addFilter(Redaction(secrets))
-        super().__init__(config=given, **kwargs)
+        self.bookmarks = State()
+        self._messages = MessageWriter(self.bookmarks.to_dict)
+        super().__init__(config=given, message_writer=self._messages, **kwargs)
+
+    # What a run is made of; each is made when first used, so that discovery needs no settings.
 
     @cached_property
-    def connection(self) -> Connection:
-        """What the streams share: cloud, session, governor and sign-in."""
-        return Connection(self.config, self.logger)
+    def client(self) -> Client:
+        """The API: cloud, session, quota and sign-in."""
+        return Client(self.config, self.logger, self.patience)
+
+    @cached_property
+    def unlisted(self) -> schema.Unlisted:
+        """Where fields that no schema lists are reported, each once a run."""
+        return schema.Unlisted(self.logger.warning)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where the missing KBs come from."""
+        kind = self.config["missing_kbs_source"]
+        if kind == settings.PER_MACHINE:
+            return MachineSource(self.client, self.unlisted)
+        return export_source(kind, self.client, self.config["user_agent"], self.unlisted, self.logger)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What drives the run."""
+        return Runner(
+            config=self.config,
+            client=self.client,
+            source=self.source,
+            page_at=lambda position: self._machine_page(position, PAGE_SIZE),
+            state=self.bookmarks,
+            write_state=self._messages.write_state,
+            unlisted=self.unlisted,
+            log=self.logger,
+        )
+
+    def _machine_page(self, skip: int, top: int) -> list[dict[str, Any]]:
+        return machine_page(self.client, skip, top, self.config.get("machines_filter"))
 
     @override
     def discover_streams(self) -> Sequence[Stream]:
-        machines = Machines(self, self.connection)
-        missing_kbs = MissingKbs(self, self.connection, machines)
-        streams = [machines, missing_kbs, MissingKbsChecks(self, self.connection)]
-        if missing_kbs.source != settings.PER_MACHINE:
-            streams.append(KbCves(self, self.connection))
-        return streams
+        has_cves = self.config["missing_kbs_source"] != settings.PER_MACHINE
+        return [stream(self, self.runner) for stream in STREAMS if has_cves or stream is not KbCves]
 
     @override
     def setup_mapper(self) -> None:
@@ -93,38 +126,36 @@ class TapMdeKbs(Tap):
 
     @override
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take what an earlier run left, with every key of the contract at every level."""
-        bookmarks = state.get("bookmarks") or {}
-        sweep = (bookmarks.get("missing_kbs") or {}).get("sweep")
-        self.state["bookmarks"] = {
-            "machines": ListBookmark.from_dict(bookmarks.get("machines")).to_dict(),
-            "missing_kbs": {"sweep": Bookmark.from_dict(sweep).to_dict()},
-        }
+        """Take what an earlier run left; for the SDK it is all of STATE, so that it writes one at the start."""
+        self.bookmarks.read(state)
+        self.state["bookmarks"] = self.bookmarks.to_dict()["bookmarks"]
+
+    # A run
 
     def run(self) -> None:
         """Sync everything, within the time limit; whatever ends it, the last STATE is written."""
         limit = self.config.get("time_limit_minutes")
         if limit:
-            timer = threading.Timer(float(limit) * 60, self.connection.stop)
+            timer = threading.Timer(float(limit) * 60, self.client.stop)
             timer.daemon = True
             with signals_held():
                 timer.start()
         try:
             self._check_permissions()
             self.sync_all()
+            self._messages.write_state()  # where batch files were written last, not even the SDK has
         except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
             msg = "The target closed the pipe."
             raise TapError(msg, "What it said itself tells why; the next run goes on from its last STATE.") from None
         except BaseException:
             hold_signals()
-            self._missing_kbs.save()
+            self.runner.save()
             raise
 
     def examine(self) -> bool:
         """Check what a run needs, a line each on stdout; returns whether all is well."""
-        machines = self.streams[Machines.name]
-        assert isinstance(machines, Machines)  # noqa: S101 - for the type checker
-        return report(Doctor(self.connection, machines, self._missing_kbs), click.echo, sys.stdout.encoding)
+        doctor = Doctor(self.client, self.source, self._machine_page, self.unlisted)
+        return report(doctor, click.echo, sys.stdout.encoding)
 
     def _check_permissions(self) -> None:
         """Fail before the first RECORD for a permission that the token is known to lack.
@@ -132,207 +163,15 @@ class TapMdeKbs(Tap):
         `meltano config test` passes at the first RECORD, and would never see it.
         """
         asked = any(stream.selected for name, stream in self.streams.items() if name != Machines.name)
-        if asked and self._missing_kbs.source != settings.PER_MACHINE:
-            require_duckdb()
+        if asked:
+            self.source.check()
         if asked or self.streams[Machines.name].selected:
-            roles = self.connection.sign_in.roles()
-            for needed in (Machines.permission, *((self._missing_kbs.permission,) if asked else ())):
+            roles = self.client.sign_in.roles()
+            for needed in (LIST_PERMISSION, *((self.source.permission,) if asked else ())):
                 if roles is not None and (error := missing_permission(needed, roles)):
                     raise error
-
-    @property
-    def _missing_kbs(self) -> MissingKbs:
-        stream = self.streams[MissingKbs.name]
-        assert isinstance(stream, MissingKbs)  # noqa: S101 - for the type checker
-        return stream
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
         """End the run from where it is, between two lines: the SDK's own writes STATE into one, and exits with 0."""
         raise Interrupted(signum)
-
-    @classmethod
-    @override
-    def invoke(  # type: ignore[override] # as the SDK's own
-        cls,
-        *,
-        about: bool = False,
-        about_format: str | None = None,
-        config: _ConfigInput | None = None,
-        state: io.StringIO | None = None,
-        catalog: io.StringIO | None = None,
-    ) -> None:
-        if about:
-            cls.print_about(about_format)
-            return
-        cls.print_version(print_fn=cls.logger.info)
-        config = config or _ConfigInput()
-        tap = cls(
-            config=config.config,
-            parse_env_config=config.parse_env,
-            state=json.load(state) if state else None,
-            catalog=_with_keys(json.load(catalog)) if catalog else None,
-        )
-        tap.run()
-
-    @classmethod
-    @override
-    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> _ConfigInput:
-        for path in value:
-            if path != "ENV":
-                read_json_file(path, "--config")
-        return super().cb_config(ctx, param, value)
-
-    @classmethod
-    @override
-    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Examine the settings and the tenant; `--test=schema` stays the SDK's."""
-        if value != CliTestOptionValue.All.value:
-            super().cb_test(ctx, param, value)
-            return
-        config: _ConfigInput = ctx.params.get("config") or _ConfigInput()
-        try:
-            tap = cls(config=config.config, parse_env_config=config.parse_env)
-        except SettingsError as error:
-            for line in str(error).splitlines():
-                click.echo(Line(ok=False, text=f"settings: {line}").marked(sys.stdout.encoding))
-            ctx.exit(1)
-        ctx.exit(0 if tap.examine() else 1)
-
-    @classmethod
-    @override
-    def get_singer_command(cls) -> click.Command:
-        command = super().get_singer_command()
-        for param in command.params:
-            if param.name in FILE_CHECKS:
-                param.type = JsonFile(param.name)
-            if param.name == "test" and isinstance(param, click.Option):
-                param.help = (
-                    "Check settings, sign-in, permissions and the API in a handful of calls, a line each. "
-                    "Use --test=schema to print the schemas."
-                )
-        return command
-
-
-class JsonFile(click.ParamType[io.StringIO]):
-    """A file of JSON given on the command line, read and checked at once."""
-
-    name = "filename"
-
-    def __init__(self, option: str) -> None:
-        """Take the option's name, for the error."""
-        self._option = option
-
-    @override
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> io.StringIO:
-        document = read_json_file(value, f"--{self._option}")
-        if fault := FILE_CHECKS[self._option](document):
-            msg = f"The file {value} given as --{self._option} is not a {self._option}: {fault}."
-            raise FileError(msg, ADVICE[self._option])
-        return io.StringIO(json.dumps(document))
-
-
-def read_json_file(path: str, option: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        FileError: it can't be read, is not JSON, or no object.
-    """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        msg = f"The file {path} given as {option} can't be read: {error.strerror}."
-        raise FileError(msg, "Check the path.") from None
-    except (ValueError, RecursionError) as error:
-        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        msg = f"The file {path} given as {option} is not JSON{where}."
-        raise FileError(msg, ADVICE[option.lstrip("-")]) from None
-    if not isinstance(document, dict):
-        msg = f"The file {path} given as {option} holds no JSON object."
-        raise FileError(msg, ADVICE[option.lstrip("-")])
-    return document
-
-
-def _state_fault(state: dict[str, Any]) -> str:
-    if state and "bookmarks" not in state:
-        return "there are no `bookmarks` in it"
-    bookmarks = state.get("bookmarks", {})
-    if not isinstance(bookmarks, dict) or not all(isinstance(of, dict) for of in bookmarks.values()):
-        return "`bookmarks` is no object of objects"
-    return ""
-
-
-def _catalog_fault(catalog: dict[str, Any]) -> str:
-    streams = catalog.get("streams")
-    if not isinstance(streams, list):
-        return "there is no list `streams` in it"
-    for stream in streams:
-        if not isinstance(stream, dict) or not isinstance(stream.get("tap_stream_id"), str):
-            return "an entry of `streams` has no tap_stream_id"
-        if not isinstance(stream.get("schema"), dict) or not isinstance(stream.get("metadata", []), list):
-            return f"the stream {stream['tap_stream_id']} has no schema, or no list of metadata"
-        try:
-            CatalogEntry.from_dict(stream)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            return f"the stream {stream['tap_stream_id']} has a schema or metadata of another shape"
-    return ""
-
-
-def _with_keys(catalog: dict[str, Any]) -> dict[str, Any]:
-    """The catalog with the streams' keys where it leaves them out: the SDK would load such a stream without any."""
-    for entry in catalog["streams"]:
-        if not entry.get("key_properties"):
-            entry["key_properties"] = KEYS.get(entry["tap_stream_id"], [])
-    return catalog
-
-
-KEYS = {stream.name: [*stream.primary_keys] for stream in (Machines, MissingKbs, MissingKbsChecks, KbCves)}
-FILE_CHECKS = {"state": _state_fault, "catalog": _catalog_fault}
-ADVICE = {
-    "config": "It is one JSON object of settings; `tap-mde-kbs --about` lists them.",
-    "state": "Give the value of the last STATE message, or none to start anew.",
-    "catalog": "Make one with `tap-mde-kbs --discover > catalog.json`.",
-}
-
-
-def main() -> NoReturn:
-    """Run the command line; a failure is told in a line or two, the reason last, and the exit status says so."""
-    status = _exit_status()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            status = status or 1
-    # Threads that wait for an answer or sleep before a retry must not keep the process.
-    os._exit(status)
-
-
-def _exit_status() -> int:
-    log = TapMdeKbs.logger
-    try:
-        status = TapMdeKbs.cli.main(standalone_mode=False)
-    except TapError as error:
-        _tell(log, error, str(error))
-    except Interrupted as error:
-        hold_signals()
-        log.critical("Stopped by %s. The last STATE is out; the next run goes on from there.", error)
-        return error.exit_status
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
-    except Exception as error:  # noqa: BLE001 - the last resort: no traceback by default
-        _tell(log, error, f"{type(error).__name__}: {printable(error)} (LOGLEVEL=DEBUG shows where)")
-    else:
-        return status if isinstance(status, int) else 0
-    return 1
-
-
-def _tell(log: logging.Logger, error: BaseException, text: str) -> None:
-    log.debug("Where it happened:", exc_info=error)
-    for line in text.splitlines():
-        log.critical("%s", line)

@@ -1,1 +1,1 @@
-"""The API: what an answer means, the session and its sign-in, HTTP with bounds, the quota."""
+"""The API: the client and what an answer means, sessions, sign-in, bounds for HTTP, the quota. Knows no Singer."""

@@ -1,7 +1,7 @@
 """Sign-in: tokens from Entra ID through MSAL, one application object for each tap.
 
-Knows nothing of streams. Every credential kind is a function that gives MSAL what it takes; what happens
-with a token afterwards is the same for all.
+What an application proves itself with comes from `credentials`; everything here is the same for all. Must not know
+streams, or any call but that for a token.
 """
 
 from __future__ import annotations
@@ -9,42 +9,30 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import backoff
 import msal
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    pkcs12,
-)
 from msal.exceptions import MsalServiceError
 from requests.auth import AuthBase
 from typing_extensions import override
 
-from tap_mde_kbs.errors import ApiError, SettingsError, SignInError, certificate_error, printable, sign_in_error
-from tap_mde_kbs.settings import DEFAULT_CREDENTIAL, FEDERATED_TOKEN_VARIABLE
+from tap_mde_kbs.api.credentials import CREDENTIALS
+from tap_mde_kbs.errors import ApiError, SignInError, TryAgainError, certificate_error, printable, sign_in_error
+from tap_mde_kbs.patience import Patience
+from tap_mde_kbs.settings import DEFAULT_CREDENTIAL
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from collections.abc import Callable
 
+    from tap_mde_kbs.api.credentials import Config
     from tap_mde_kbs.settings import Endpoints
-
-Config: TypeAlias = Mapping[str, Any]
 
 # MSAL logs answers of the authority, and with a traceback; what a person needs of them is in SignInError.
 logging.getLogger("msal").setLevel(logging.CRITICAL + 1)
@@ -52,98 +40,43 @@ logging.getLogger("msal").setLevel(logging.CRITICAL + 1)
 RENEW_BEFORE_END_SECONDS = 300
 """MSAL itself hands out a cached token only while more than this is left of its life."""
 
-SIGN_IN_TRIES = 4
-FIRST_WAIT_SECONDS = 6
-"""MSAL answers from a cache of failures for Retry-After, 5 s by default: an earlier try would not be one."""
+TRIES = 4
+"""How often the authority is asked for a token before the run ends."""
 
 TRANSIENT = {"temporarily_unavailable", "server_error"}
-"""OAuth errors (RFC 6749 4.1.2.1, and Entra ID's) that another try may mend."""
-
-
-class _UnavailableError(Exception):
-    """The sign-in service did not answer, or not with anything of use; another try may do."""
-
-
-def certificate(config: Config) -> dict[str, str]:
-    """MSAL's credential for `auth_method: certificate`: the key, and the chain to be sent as x5c, leaf first.
-
-    Raises:
-        SettingsError: the file holds no pair of RSA key and certificate, the passphrase is wrong, or it is not
-            valid now.
-    """
-    path = Path(config["certificate_file"])
-    passphrase = config.get("certificate_passphrase") or None
-    try:
-        content = path.read_bytes()
-        read = _read_pem if b"-----BEGIN" in content else _read_pfx
-        key, chain = read(content, passphrase.encode() if passphrase else None)
-    except OSError as error:
-        msg = f"The file {path} given as certificate_file can't be read: {error.strerror}."
-        raise SettingsError(msg, "Check the path and its permissions.") from None
-    except (ValueError, TypeError):
-        msg = f"The file {path} given as certificate_file can't be opened" + (
-            " with certificate_passphrase." if passphrase else ": it may need certificate_passphrase."
-        )
-        raise SettingsError(msg, "It is a PEM file with key and certificate, or a PFX file.") from None
-    leaf = _leaf(path, key, chain)
-    ordered = [leaf, *(other for other in chain if other != leaf)]
-    return {
-        "private_key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-        "public_certificate": "".join(each.public_bytes(Encoding.PEM).decode() for each in ordered),
-    }
-
-
-def federated_token(config: Config) -> dict[str, Callable[[], str]]:
-    """MSAL's credential for `auth_method: federated_token`: the file is read again at each renewal."""
-    path = Path(config.get("federated_token_file") or os.environ[FEDERATED_TOKEN_VARIABLE])
-
-    def read() -> str:
-        try:
-            return path.read_text().strip()
-        except OSError as error:
-            msg = f"The file {path} given as federated_token_file can't be read: {error.strerror}."
-            raise SettingsError(msg, "Check the path and its permissions.") from None
-
-    read()
-    return {"client_assertion": read}
-
-
-CREDENTIALS: Mapping[str, Callable[[Config], Any]] = {
-    "client_secret": lambda config: config["client_secret"],
-    "certificate": certificate,
-    "federated_token": federated_token,
-}
-"""What MSAL takes as `client_credential`, by `auth_method`; a managed identity has none."""
+"""OAuth errors (RFC 6749 4.1.2.1, and Entra ID's) that may be gone with another try."""
 
 
 class SignIn(AuthBase):
     """Puts a bearer token on calls to the API, and on nothing else; renews it before it ends and after a 401.
 
-    Threads may share it: whoever needs a token while another fetches one waits for that one.
+    Threads may share it: whoever needs a token while another fetches one waits for that one. Nothing is asked before
+    the first token is wanted.
+
+    Args:
+        config: The tap's settings.
+        endpoints: The URLs and the scope that they stand for.
+        session: For the authority alone; MSAL would deadlock on one whose `auth` is this object.
+        log: Where a try that failed is logged.
+        wait: Seconds before the second try; twice as long before each further one.
+        clock: Seconds on a monotonic clock.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two of them are for tests alone
         self,
         config: Config,
         endpoints: Endpoints,
         session: requests.Session,
         *,
         log: logging.Logger,
+        wait: float = Patience.sign_in,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the settings; nothing is asked before the first token is wanted.
-
-        Args:
-            config: the tap's settings.
-            endpoints: what they resolve to.
-            session: for the authority alone; MSAL would deadlock on one whose `auth` is this object.
-            log: where a try that failed is told.
-            clock: monotonic seconds.
-        """
         self._config = config
         self._endpoints = endpoints
         self._session = session
         self._log = log
+        self._wait = wait
         self._clock = clock
         self._lock = threading.Lock()
         self._cache = msal.TokenCache()
@@ -168,8 +101,8 @@ class SignIn(AuthBase):
         """Authorize a call to the API.
 
         Raises:
-            ApiError: the call goes elsewhere, and the token must not.
-            SignInError: there is no token to be had.
+            ApiError: The call goes to another host, which must not get the token.
+            SignInError: There is no token to be had.
         """
         if not (r.url or "").startswith(f"{self._endpoints.api_url}/"):
             msg = "A call to another host than api_url was stopped: the token goes to that host alone."
@@ -180,11 +113,11 @@ class SignIn(AuthBase):
         return r
 
     def token(self) -> str:
-        """A token with some life left.
+        """A token that is valid for some time yet.
 
         Raises:
             SignInError: Entra ID refused, or did not answer in several tries.
-            SettingsError: the credential's file is not what it should be.
+            SettingsError: The credential's file is not what it should be.
         """
         with self._lock:
             if self._token is None or self._clock() >= self._reuse_until:
@@ -196,7 +129,7 @@ class SignIn(AuthBase):
             return self._token
 
     def roles(self) -> frozenset[str] | None:
-        """The application permissions in the token; None where it does not say: a token is opaque by contract."""
+        """The application permissions in the token; None where it does not tell: a token is opaque by contract."""
         try:
             payload = self.token().split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -250,11 +183,11 @@ class SignIn(AuthBase):
         return partial(application.acquire_token_for_client, [scope])
 
     def _acquire_with_retries(self) -> dict[str, Any]:
-        tries = backoff.on_exception(
+        acquire = backoff.on_exception(
             backoff.expo,
-            _UnavailableError,
-            max_tries=SIGN_IN_TRIES,
-            factor=FIRST_WAIT_SECONDS,
+            TryAgainError,
+            max_tries=TRIES,
+            factor=self._wait,
             jitter=None,
             logger=None,
             on_backoff=lambda details: self._log.warning(
@@ -262,9 +195,9 @@ class SignIn(AuthBase):
             ),
         )(self._acquire)
         try:
-            return tries()
-        except _UnavailableError as error:
-            msg = f"Sign-in failed {SIGN_IN_TRIES} times: {error}"
+            return acquire()
+        except TryAgainError as error:
+            msg = f"Sign-in failed {TRIES} times: {error}"
             raise SignInError(
                 msg, f"Check that {self.authority} can be reached from here (auth_method, proxy, firewall)."
             ) from None
@@ -276,18 +209,21 @@ class SignIn(AuthBase):
             raise SignInError(certificate_error(self.authority, error)) from None
         except (requests.RequestException, MsalServiceError) as error:
             reason = str(error) if isinstance(error, MsalServiceError) else type(error).__name__
-            msg = f"{self.authority} could not be reached, or had no answer of use ({reason})."
-            raise _UnavailableError(msg) from None
+            msg = f"{self.authority} could not be reached, or gave no answer of use ({reason})."
+            raise TryAgainError(msg) from None
         except ValueError as error:
             raise self._refused_or_unavailable(error) from None
         if "access_token" in result:
             return result
         if result.get("error") in TRANSIENT:
-            raise _UnavailableError(printable(result.get("error_description") or result["error"], 200))
+            raise TryAgainError(printable(result.get("error_description") or result["error"], 200))
         raise self._refused(result)
 
     def _refused(self, result: dict[str, Any]) -> SignInError:
-        """Leave out a client id that is none: Entra ID quotes it, and it may be the secret under the wrong name."""
+        """The error for a refusal, without a client id that is not one.
+
+        Entra ID quotes it, and it may be the secret under the wrong name.
+        """
         client_id, description = self._config.get("client_id") or "", str(result.get("error_description") or "")
         if client_id and not re.fullmatch(r"[0-9a-fA-F-]{36}", client_id):
             description = description.replace(client_id, "…")
@@ -302,43 +238,4 @@ class SignIn(AuthBase):
             return SignInError(
                 "Sign-in failed: the authority does not know the tenant.", "Check tenant_id, cloud and authority_url."
             )
-        return _UnavailableError(f"the answer of {self.authority} was not what it should be.")
-
-
-def _read_pem(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes, list[x509.Certificate]]:
-    block = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", content, re.DOTALL)
-    if not block:
-        raise ValueError
-    encrypted = b"ENCRYPTED" in block.group()
-    return (
-        load_pem_private_key(block.group(), passphrase if encrypted else None),
-        x509.load_pem_x509_certificates(content),
-    )
-
-
-def _read_pfx(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes, list[x509.Certificate]]:
-    key, leaf, others = pkcs12.load_key_and_certificates(content, passphrase)
-    if key is None or leaf is None:
-        raise ValueError
-    return key, [leaf, *others]
-
-
-def _leaf(path: Path, key: PrivateKeyTypes, chain: list[x509.Certificate]) -> x509.Certificate:
-    """The certificate of the key, if both are what Entra ID takes."""
-    if not isinstance(key, RSAPrivateKey):
-        msg = f"The key in {path} (certificate_file) is not an RSA key."
-        raise SettingsError(msg, "Entra ID takes RSA keys alone.")
-    own = _der(key.public_key())
-    leaf = next((each for each in chain if _der(each.public_key()) == own), None)
-    if leaf is None:
-        msg = f"No certificate in {path} (certificate_file) belongs to its key."
-        raise SettingsError(msg, "Put key and certificate of one pair into one file.")
-    now = datetime.now(timezone.utc)
-    if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
-        msg = f"The certificate in {path} is valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}."
-        raise SettingsError(msg, "Make a new one and register it with the application; or check the clock.")
-    return leaf
-
-
-def _der(key: Any) -> bytes:
-    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        return TryAgainError(f"the answer of {self.authority} was not what it should be.")

@@ -1,67 +1,79 @@
-"""The connection to the API, and the base of the streams that ask it: errors, retries, one shared session."""
+"""The client: one call to the API in, the JSON of its answer out, or an error that says what to do.
+
+What an answer means is decided here: which to ask for again, which to refuse, and with what advice. Must not know
+Singer, streams, or what is in a record.
+"""
 
 from __future__ import annotations
 
 import json
-import logging
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import backoff
 import requests
-from singer_sdk import metrics
-from singer_sdk.exceptions import RetriableAPIError
-from singer_sdk.streams import RESTStream
-from typing_extensions import Self, override
 
 from tap_mde_kbs import settings
 from tap_mde_kbs.api.auth import SignIn
-from tap_mde_kbs.api.governor import Governor, Stopped
-from tap_mde_kbs.api.http import GovernedAdapter, Session, is_certificate_error, path_of
+from tap_mde_kbs.api.governor import Governor
+from tap_mde_kbs.api.http import GovernedAdapter, is_certificate_error, path_of, shown_path
+from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.errors import (
     API_REMEDIES,
     ApiError,
     BadRequestError,
     NoAnswerError,
     NotFoundError,
+    ShapeError,
+    Stopped,
+    TryAgainError,
     api_reason,
     certificate_error,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    import logging
+    from collections.abc import Mapping, Sequence
 
     from backoff.types import Details
-    from singer_sdk.helpers.types import Context, RequestFunc
-    from singer_sdk.pagination import BaseAPIPaginator
-    from singer_sdk.tap_base import Tap
+
+    from tap_mde_kbs.patience import Patience
 
 RETRIED = (
-    RetriableAPIError,
+    TryAgainError,
     requests.exceptions.ConnectionError,
     requests.exceptions.Timeout,
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
 )
-"""What another try may mend. A 429 is not among them: the adapter waits it out."""
+"""What another try may bring right. A 429 is not among them: the adapter waits until it is over."""
 
-BULK_LIMITS: Mapping[str, Sequence[tuple[int, float]]] = {
-    "/api/machines/SoftwareVulnerabilitiesExport": ((5, 60.0), (20, 3600.0)),
-    "/api/machines/SoftwareVulnerabilitiesByMachine": ((30, 60.0), (1000, 3600.0)),
-}
-"""The quotas of the calls that have one of their own: learn.microsoft.com, "Export software vulnerabilities"."""
+REMEDIES: Mapping[int, str] = {HTTPStatus.UNAUTHORIZED: "token", HTTPStatus.FORBIDDEN: "permission"}
+"""The refusals that are about all calls, not this one, and where to find what to do (`API_REMEDIES`)."""
+
+TRIES = 6
+"""How often a call is made before the run ends for want of an answer."""
 
 
-class Connection:
-    """Cloud, session, governor and sign-in of one tap; made when first used, so that discovery needs no settings."""
+class Client:
+    """Asks the API; one for each tap, shared by all threads.
 
-    def __init__(self, config: Mapping[str, Any], log: logging.Logger) -> None:
-        """Take the tap's settings, and where retries are told."""
+    What it needs is made when it is first used, so that discovery works without settings.
+
+    Args:
+        config: The tap's settings.
+        log: Where tries that failed are logged.
+        patience: How long to wait before another try.
+    """
+
+    def __init__(self, config: Mapping[str, Any], log: logging.Logger, patience: Patience) -> None:
+        self.patience = patience
+        self.retries = 0
         self._config = config
         self._log = log
-        self._out_of_time = False
-        self.retries = 0
+        self._stopped = False
+        self._own_quotas: dict[str, Governor] = {}
 
     @cached_property
     def endpoints(self) -> settings.Endpoints:
@@ -80,7 +92,7 @@ class Connection:
 
     @cached_property
     def governor(self) -> Governor:
-        """The quota: when may the next call go out."""
+        """The quota of all calls that have none of their own."""
         return Governor(
             (
                 (int(self._config["requests_per_minute"]), 60.0),
@@ -88,283 +100,155 @@ class Connection:
             )
         )
 
-    @cached_property
-    def bulk_governors(self) -> Mapping[str, Governor]:
-        """Those of the calls that have quotas of their own, by path."""
-        return {path: Governor(limits) for path, limits in BULK_LIMITS.items()}
-
     @property
     def _governors(self) -> Sequence[Governor]:
-        return (self.governor, *self.bulk_governors.values())
+        return (self.governor, *self._own_quotas.values())
 
     @property
     def calls(self) -> int:
-        """How many calls of the API went out."""
+        """How many calls went out."""
         return sum(governor.calls for governor in self._governors)
 
     @property
     def throttled(self) -> int:
-        """How many of them were answered with 429."""
+        """How many calls were answered with 429."""
         return sum(governor.throttled for governor in self._governors)
-
-    def stop(self) -> None:
-        """End the run: its time is over. Whoever waits for a quota is woken."""
-        self._out_of_time = True
-        for governor in self._governors:
-            governor.stop()
-
-    def go_on(self) -> None:
-        """Check, between two steps that wait for no quota, that the time is not over.
-
-        Raises:
-            Stopped: it is.
-        """
-        if self._out_of_time:
-            msg = "The time is over"
-            raise Stopped(msg)
 
     @cached_property
     def sign_in(self) -> SignIn:
-        """What puts the token on each call."""
+        """Puts the token on each call."""
         authority = Session(self.endpoints.authority_url, self.timeout)
         if self._config.get("auth_method") == "managed_identity":
             authority.proxies.clear()  # its endpoint is on this machine, or next to it
-        return SignIn(self._config, self.endpoints, authority, log=self._log)
+        return SignIn(self._config, self.endpoints, authority, log=self._log, wait=self.patience.sign_in)
 
     @cached_property
     def session(self) -> Session:
         """The one session for the API."""
         session = Session(self.endpoints.api_url, self.timeout)
+        session.auth = self.sign_in
+        session.headers.update({"Accept": "application/json", "User-Agent": str(self._config["user_agent"])})
         session.mount(self.endpoints.api_url, GovernedAdapter(self.governor, self.parallel))
-        for path, governor in self.bulk_governors.items():
-            session.mount(f"{self.endpoints.api_url}{path}", GovernedAdapter(governor, 1))
+        for path, governor in self._own_quotas.items():
+            self._mount(session, path, governor)
         return session
 
-
-class _Uncounted(metrics.Counter):
-    """Writes no METRIC line for each call: the governor counts them, and the summary tells."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Write nothing."""
-
-    @override
-    def with_context(self, value: Context | None) -> None:
-        """One for all calls: it is of none."""
-
-    @override
-    def increment(self, value: int = 1) -> None:
-        """Count nothing."""
-
-
-class DefenderStream(RESTStream[Any]):
-    """Base of the streams: one call in, an answer of the documented shape out, or an error a person can use."""
-
-    allow_redirects = False
-    permission: str
-    """The application permission that the stream's calls need."""
-
-    _LOG_REQUEST_METRICS = False
-
-    def __init__(self, tap: Tap, connection: Connection) -> None:
-        """Take the connection that all streams share."""
-        super().__init__(tap)
-        self.connection = connection
-        self._retrying: RequestFunc | None = None
-        self._uncounted = _Uncounted(metrics.Metric.HTTP_REQUEST_COUNT)
-
-    @property
-    @override
-    def url_base(self) -> str:
-        return self.connection.endpoints.api_url
-
-    @property
-    @override
-    def requests_session(self) -> requests.Session:
-        return self.connection.session
-
-    @property
-    @override
-    def authenticator(self) -> SignIn:
-        return self.connection.sign_in
-
-    @property
-    @override
-    def http_headers(self) -> dict[str, str]:
-        return {"Accept": "application/json"}
-
-    @property
-    @override
-    def timeout(self) -> int:
-        return self.connection.timeout
-
-    @property
-    @override
-    def emit_activate_version_messages(self) -> bool:
-        """False: the SDK writes them at the start, which deletes what is about to be written again."""
-        return False
-
-    def ask(self, context: Mapping[str, Any]) -> Any:
-        """What `read` makes of the answer to one call.
+    def limit(self, path: str, limits: Sequence[tuple[int, float]]) -> None:
+        """Give the calls of a path a quota of their own.
 
         Args:
-            context: what the URL and the query are made of.
+            path: What the paths of these calls begin with.
+            limits: Pairs of a number of calls and the seconds in which they may go out. All are kept.
+        """
+        governor = self._own_quotas[path] = Governor(limits)
+        if self._stopped:
+            governor.stop()
+        if "session" in vars(self):  # in use already
+            self._mount(self.session, path, governor)
+
+    def _mount(self, session: Session, path: str, governor: Governor) -> None:
+        session.mount(f"{self.endpoints.api_url}{path}", GovernedAdapter(governor, 1))
+
+    def stop(self) -> None:
+        """End the run: its time is over. Whoever waits for a quota is woken."""
+        self._stopped = True
+        for governor in self._governors:
+            governor.stop()
+
+    def check_time(self) -> None:
+        """Check, between two steps that wait for no quota, that the run's time is not over.
+
+        Raises:
+            Stopped: It is.
+        """
+        if self._stopped:
+            msg = "The time is over"
+            raise Stopped(msg)
+
+    def get(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        permission: str,
+        tries: int = TRIES,
+        advice: str | None = None,
+    ) -> Any:
+        """Make a call, several times if need be, and return the JSON of its answer.
+
+        Args:
+            path: The path at the API's host, quoted as a URL needs it; it may have a query.
+            params: A query, to be quoted; what is None is left out.
+            permission: The application permission that the call needs, for the advice.
+            tries: How often the call is made at most.
+            advice: What a person does about HTTP 400, instead of the usual advice.
 
         Raises:
             NotFoundError: HTTP 404.
-            NoAnswerError: no answer of use in several tries.
-            ApiError: any other refusal, or an answer of another shape than documented.
-            SignInError: no token.
+            BadRequestError: Another HTTP 4xx that is not about token or permission.
+            NoAnswerError: No answer of use in so many tries.
+            ApiError: Any other refusal.
+            SignInError: No token.
+            Stopped: The run's time is over.
         """
+        ask = backoff.on_exception(
+            backoff.expo,
+            RETRIED,
+            max_tries=tries,
+            factor=self.patience.retry,
+            jitter=backoff.full_jitter,
+            giveup=is_certificate_error,
+            on_backoff=self._count_retry,
+            logger=None,
+        )(self._get)
         try:
-            [content] = self.request_records(dict(context))
+            return ask(path, params, permission, advice)
         except RETRIED as error:
-            raise NoAnswerError(
-                self._told(error),
-                f"Tried {self.backoff_max_tries()} times. {API_REMEDIES['no answer'].advice}",
-            ) from None
-        return content
+            if is_certificate_error(error):
+                raise NoAnswerError(self._reason(error)) from None
+            msg = f"{self._reason(error)} Tried {tries} times."
+            raise NoAnswerError(msg, API_REMEDIES["no answer"].advice) from None
 
-    def read(self, document: object, path: str) -> Any:
-        """What is of use in an answer: its records, each an object with an `id`.
-
-        Args:
-            document: the JSON of the answer.
-            path: what was asked, for messages.
-
-        Raises:
-            ApiError: it has another shape than documented.
-        """
-        return records_of(document, path, has_id=True)
-
-    @override
-    def get_new_paginator(self) -> BaseAPIPaginator[Any] | None:
-        return None
-
-    @override
-    def parse_response(self, response: requests.Response) -> Iterable[Any]:
-        """Yield the whole answer as one item: the SDK logs a line for every answer without any."""
-        yield self._content(response)
-
-    @override
-    def validate_response(self, response: requests.Response) -> None:
-        """Raise for anything that is no answer of the documented shape; inside the retry, so that a cut body is one."""
+    def _get(self, path: str, params: Mapping[str, Any] | None, permission: str, advice: str | None) -> Any:
+        """Make a call once; its body is read and parsed within a try, so that one that is cut is asked for again."""
+        response = self.session.get(f"{self.endpoints.api_url}{path}", params=params)
         status = response.status_code
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
-            raise RetriableAPIError(self.response_error_message(response), response)
-        if status == HTTPStatus.NOT_FOUND:
-            raise NotFoundError(self.response_error_message(response))
+            raise TryAgainError(_refusal(response))
         if status >= HTTPStatus.MULTIPLE_CHOICES:
-            known = status < HTTPStatus.BAD_REQUEST or status in {
-                HTTPStatus.UNAUTHORIZED,
-                HTTPStatus.FORBIDDEN,
-            }
-            error = ApiError if known else BadRequestError
-            told = self.response_error_message(response)
-            raise error(told, self.advice(status, told))
-        self._content(response)
-
-    def _content(self, response: requests.Response) -> Any:
-        """What `read` says, parsed and checked once and then kept with the response.
-
-        Raises:
-            RetriableAPIError: the body is not JSON: cut, or a gateway's page.
-            ApiError: it is JSON of another shape.
-        """
-        kept = vars(response)
-        if "content_read" not in kept:
-            try:
-                document = _parsed(response)
-            except ValueError:
-                msg = f"GET {path_of(response)} answered HTTP {response.status_code} with a body that is not JSON."
-                raise RetriableAPIError(msg, response) from None
-            kept["content_read"] = self.read(document, path_of(response))
-        return kept["content_read"]
-
-    @override
-    def response_error_message(self, response: requests.Response) -> str:
+            raise _refused(response, permission, advice)
         try:
-            reason = api_reason(_parsed(response))
+            return _parsed(response)
         except ValueError:
-            reason = ""
-        return f"GET {path_of(response)} answered HTTP {response.status_code}: {reason or response.reason}."
+            msg = f"GET {path_of(response)} answered HTTP {status} with a body that is not JSON."
+            raise TryAgainError(msg) from None
 
-    def advice(self, status: int, reason: str) -> str:
-        """What a person does about a refusal with this status and reason."""
-        if status < HTTPStatus.BAD_REQUEST:
-            return API_REMEDIES["redirect"].advice
-        if "no tvm license" in reason.lower():
-            return API_REMEDIES["licence"].advice
-        if status == HTTPStatus.UNAUTHORIZED:
-            return API_REMEDIES["token"].advice
-        if status == HTTPStatus.FORBIDDEN:
-            return API_REMEDIES["permission"].advice.format(permission=self.permission)
-        return API_REMEDIES["refused"].advice
+    def _count_retry(self, details: Details) -> None:
+        self.retries += 1
+        self._log.debug("Trying again in %.1f s: %s", details.get("wait", 0.0), self._reason(details.get("exception")))
 
-    @override
-    def request_decorator(self, func: RequestFunc) -> RequestFunc:
-        """Retry with backoff what another try may mend, silently: the SDK's logs a line for each."""
-        if self._retrying is None:  # `func` is the same for every call
-            self._retrying = backoff.on_exception(
-                self.backoff_wait_generator,
-                RETRIED,
-                max_tries=self.backoff_max_tries,
-                on_backoff=self.backoff_handler,
-                jitter=self.backoff_jitter,
-                giveup=is_certificate_error,
-                logger=None,
-            )(func)
-        return self._retrying
-
-    @override
-    def get_http_request_counter(self) -> metrics.Counter:
-        return self._uncounted
-
-    @override
-    def backoff_wait_generator(self) -> Generator[float, Any, None]:
-        return backoff.expo(factor=1)
-
-    @override
-    def backoff_handler(self, details: Details) -> None:
-        self.connection.retries += 1
-        error = details.get("exception")
-        self.log(
-            "Trying again in %.1f s: %s",
-            details.get("wait", 0.0),
-            self._told(error),
-            level=logging.DEBUG,
-        )
-
-    def _told(self, error: BaseException | None) -> str:
-        if isinstance(error, RetriableAPIError):
+    def _reason(self, error: BaseException | None) -> str:
+        """Why there was no answer of use, as a sentence."""
+        url = self.endpoints.api_url
+        if isinstance(error, TryAgainError):
             return str(error)
         if isinstance(error, requests.exceptions.Timeout):
-            return f"{self.url_base} gave no answer within {self.timeout} s (request_timeout_seconds)."
+            return f"{url} gave no answer within {self.timeout} s (request_timeout_seconds)."
         if error is not None and is_certificate_error(error):
-            return certificate_error(self.url_base, error)
-        return f"The connection to {self.url_base} broke or could not be made ({type(error).__name__})."
-
-
-def _parsed(response: requests.Response) -> Any:
-    """The body's JSON.
-
-    Raises:
-        ValueError: it is none, or nested beyond what a parser takes.
-    """
-    try:
-        return json.loads(response.content)
-    except RecursionError:
-        msg = "nested too deeply"
-        raise ValueError(msg) from None
+            return certificate_error(url, error)
+        return f"The connection to {url} broke or could not be made ({type(error).__name__})."
 
 
 def records_of(document: object, path: str, *, has_id: bool) -> list[dict[str, Any]]:
-    """The objects in `value`; with `has_id`, each has an id.
+    """The objects in the list `value` of an answer.
+
+    Args:
+        document: The JSON of the answer.
+        path: What was asked, for the error.
+        has_id: Whether each must have an id.
 
     Raises:
-        ApiError: there are none such.
+        ShapeError: They are not there, or not as they should be.
     """
     records = document.get("value") if isinstance(document, dict) else None
     if not isinstance(records, list):
@@ -375,14 +259,55 @@ def records_of(document: object, path: str, *, has_id: bool) -> list[dict[str, A
         fault = "an entry of `value` has no id"
     else:
         return records
-    raise other_shape(document, path, fault)
+    raise shape_error(document, path, fault)
 
 
-def other_shape(document: object, path: str, fault: str) -> ApiError:
-    """The error for an answer of another shape than documented."""
+def shape_error(document: object, path: str, fault: str) -> ShapeError:
+    """The error for an answer of another shape than documented; `fault` is a clause that says what is wrong."""
     reason = api_reason(document)
-    msg = f"GET {path} answered with JSON of another shape than documented: {fault}{reason and f' ({reason})'}."
-    return ApiError(msg, API_REMEDIES["shape"].advice)
+    what = f"{fault} ({reason})" if reason else fault
+    msg = f"GET {shown_path(path)} answered with JSON of another shape than documented: {what}."
+    return ShapeError(msg, API_REMEDIES["shape"].advice)
+
+
+def _refused(response: requests.Response, permission: str, advice: str | None) -> ApiError:
+    """The error for HTTP 3xx and 4xx."""
+    status, refusal = response.status_code, _refusal(response)
+    if status == HTTPStatus.NOT_FOUND:
+        return NotFoundError(refusal)
+    if status == HTTPStatus.BAD_REQUEST and advice:
+        return BadRequestError(refusal, advice)
+    if status < HTTPStatus.BAD_REQUEST:
+        remedy = "redirect"
+    elif "no tvm license" in refusal.lower():
+        remedy = "licence"
+    else:
+        remedy = REMEDIES.get(status, "refused")
+    is_general = status < HTTPStatus.BAD_REQUEST or status in REMEDIES
+    error = ApiError if is_general else BadRequestError
+    return error(refusal, API_REMEDIES[remedy].advice.format(permission=permission))
+
+
+def _refusal(response: requests.Response) -> str:
+    """What was asked and how it was refused, as a sentence."""
+    try:
+        reason = api_reason(_parsed(response))
+    except ValueError:
+        reason = ""
+    return f"GET {path_of(response)} answered HTTP {response.status_code}: {reason or response.reason}."
+
+
+def _parsed(response: requests.Response) -> Any:
+    """The body's JSON.
+
+    Raises:
+        ValueError: It is not JSON, or nested more deeply than a parser takes.
+    """
+    try:
+        return json.loads(response.content)
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
 
 
 def _is_id(value: object) -> bool:

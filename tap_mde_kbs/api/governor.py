@@ -1,8 +1,7 @@
 """The quota: when may the next call go out.
 
-The governor knows no HTTP: it counts calls in sliding windows, makes callers wait in turn, and
-pauses everybody when the server says so. Its clock is an argument, so ten hours pass in a test in a
-second.
+The governor counts calls in sliding windows, makes callers wait in turn, and pauses everybody when the server says
+so. It must know neither HTTP nor Singer. Its clock is an argument, so ten hours pass in a test in a second.
 
 Decisions:
 
@@ -26,19 +25,21 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from tap_mde_kbs.errors import Stopped
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 3600.0
-FIRST_GUESS = 2.0  # seconds to wait after a 429 that does not say how long; doubled each time
-# Seconds a waiting caller sleeps at most: a signal handler's stop() may come just before it does.
+"""Seconds: a pause after a 429 is never shorter or longer, whatever the server asks for."""
+
+FIRST_GUESS = 2.0
+"""Seconds to wait after a 429 that does not say how long; doubled each time."""
+
 NAP = 1.0
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the run was told to end
-    """The governor was stopped: no further call goes out in this run."""
+"""Seconds that a waiting caller sleeps at most: a signal handler's `stop` may come just before it does."""
 
 
 class Governor:

@@ -1,6 +1,6 @@
-"""HTTP with bounds: proxy and CA of the environment, the quota, no redirect, no answer without an end.
+"""Bounds for HTTP: no answer without an end in size or time, no call beyond the quota.
 
-Knows the governor, and nothing of streams, tokens or what an answer means.
+Knows the governor, and must not know tokens, streams or what an answer means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -20,8 +19,8 @@ from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
 from tap_mde_kbs.api.governor import Governor, retry_after
-from tap_mde_kbs.errors import API_REMEDIES, ApiError, NoAnswerError, SettingsError, printable
-from tap_mde_kbs.messages import signals_held
+from tap_mde_kbs.errors import API_REMEDIES, NoAnswerError, ShapeError, printable
+from tap_mde_kbs.signals import signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,18 +29,24 @@ MAX_ANSWER_BYTES = 128 * 2**20
 """Four times a page of 10,000 machines with all that is known of them."""
 
 MAX_ERROR_BYTES = 2**20
-MAX_TIMEOUTS_FOR_A_BODY = 5
-"""So many times `request_timeout_seconds` a whole body may take, however steadily it drips."""
+"""Of a refusal: more than enough for its reason."""
 
-DEFAULT_TIMEOUT_SECONDS = 60
+MAX_TIMEOUTS_FOR_A_BODY = 5
+"""A whole body may take this many times the timeout, however steadily it drips."""
+
+DEFAULT_TIMEOUT_SECONDS = 60.0
+"""Where a call brings no timeout of its own."""
+
 PIECE_BYTES = 2**16
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How late the watchdog may be."""
 
 
 class Watchdog:
-    """Ends the reading of bodies past their time.
+    """Ends the reading of bodies that take too long.
 
-    A read timeout bounds the wait for the next byte alone, and a compressed body may go on for ever without
-    yielding one.
+    A read timeout bounds only the wait for the next byte, and a compressed body may go on for ever without yielding
+    one.
     """
 
     def __init__(self) -> None:
@@ -67,20 +72,25 @@ class Watchdog:
 
     def _look(self) -> None:
         while True:
-            time.sleep(0.5)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
             with self._lock:
                 overdue = [response for deadline, response in self._watched.values() if time.monotonic() > deadline]
             for response in overdue:
-                # It may just have ended, and given its connection back.
+                # It may just have ended, and its connection be in the pool again.
                 with contextlib.suppress(ValueError, RuntimeError, OSError):
                     response.raw.shutdown()
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Reads every answer to its end, or to where no honest answer goes on."""
+    """Reads every answer to its end, or stops where no honest answer goes on.
+
+    Raises:
+        NoAnswerError: The body took too long.
+        ShapeError: It is too large.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
-        """Pass on what requests' own adapter takes."""
+        """Pass the arguments on to requests' own adapter."""
         self._watchdog = Watchdog()
         super().__init__(**kwargs)
 
@@ -88,7 +98,7 @@ class BoundedAdapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().send(request, *args, **kwargs)
         timeout = kwargs.get("timeout")
-        seconds = float(timeout if isinstance(timeout, (int, float)) else DEFAULT_TIMEOUT_SECONDS)
+        seconds = timeout if isinstance(timeout, (int, float)) else DEFAULT_TIMEOUT_SECONDS
         deadline = time.monotonic() + MAX_TIMEOUTS_FOR_A_BODY * seconds
         try:
             with self._watchdog.watch(response, deadline):
@@ -107,10 +117,14 @@ class BoundedAdapter(HTTPAdapter):
 
 
 class GovernedAdapter(BoundedAdapter):
-    """Sends a call when the quota allows, and again after a 429: no caller ever sees one."""
+    """Sends a call when the quota allows, and again after a 429: no caller ever sees one.
+
+    Args:
+        governor: The quota of the calls that go through this adapter.
+        connections: How many connections are kept open.
+    """
 
     def __init__(self, governor: Governor, connections: int) -> None:
-        """Take the governor, and how many connections are kept open."""
         self.governor = governor
         super().__init__(pool_connections=1, pool_maxsize=connections)
 
@@ -125,45 +139,18 @@ class GovernedAdapter(BoundedAdapter):
             self.governor.pause(_retry_after(response.headers))
 
 
-class Session(requests.Session):
-    """A session for one host: proxy and CA taken from the environment once, a timeout, no redirects.
-
-    The SDK's `session.send` ignores REQUESTS_CA_BUNDLE, and looking the environment up at every call cost
-    9 % of the CPU.
-    """
-
-    def __init__(self, url: str, timeout: float) -> None:
-        """Make a session for the host of `url`; `timeout` in seconds.
-
-        Raises:
-            SettingsError: REQUESTS_CA_BUNDLE names no file.
-        """
-        super().__init__()
-        environment = self.merge_environment_settings(url, {}, None, None, None)
-        self.proxies = dict(environment["proxies"])
-        self.verify = environment["verify"]
-        if isinstance(self.verify, str) and not Path(self.verify).exists():
-            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
-            raise SettingsError(msg, "Correct or unset it.")
-        self.trust_env = False
-        self._timeout = timeout
-        for prefix in ("https://", "http://"):
-            self.mount(prefix, BoundedAdapter())
-
-    @override
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", self._timeout)
-        kwargs["allow_redirects"] = False  # not a default: requests' own `get` asks for them
-        return super().request(method, url, *args, **kwargs)
-
-
 def path_of(response: requests.Response) -> str:
     """The path that was asked, for messages."""
-    return printable((response.request.path_url or "").partition("?")[0], 160)
+    return shown_path(response.request.path_url or "")
+
+
+def shown_path(path: str) -> str:
+    """A path as a message shows it: without its query, and of a length to read."""
+    return printable(path.partition("?")[0], 160)
 
 
 def is_certificate_error(error: BaseException) -> bool:
-    """Whether the server's certificate was refused: no retry mends that."""
+    """Whether the server's certificate was refused: no other try helps."""
     return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)
 
 
@@ -171,8 +158,8 @@ def _body(response: requests.Response) -> bytes:
     """All of an answer; of a refusal as much as can hold its reason.
 
     Raises:
-        ApiError: it is larger than any honest one.
-        requests.RequestException: it broke off.
+        ShapeError: It is larger than any honest one.
+        requests.RequestException: It broke off.
     """
     refused = response.status_code >= HTTPStatus.BAD_REQUEST
     body = bytearray()
@@ -184,12 +171,12 @@ def _body(response: requests.Response) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             response.close()
             msg = f"GET {path_of(response)} answered with more than {MAX_ANSWER_BYTES // 2**20} MiB."
-            raise ApiError(msg, API_REMEDIES["shape"].advice)
+            raise ShapeError(msg, API_REMEDIES["shape"].advice)
     return bytes(body)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, by the server's own clock where it tells the time."""
+    """Seconds that the server asks to wait, by its own clock where it tells the time."""
     try:
         now = parsedate_to_datetime(headers.get("Date", ""))
     except ValueError:

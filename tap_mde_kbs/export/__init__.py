@@ -1,1 +1,1 @@
-"""The vulnerability export: its calls, its files, its records, and the answers out of it."""
+"""The vulnerability export: its calls, its files or pages, its records, and a sweep's answers out of them."""

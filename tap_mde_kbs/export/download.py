@@ -1,6 +1,6 @@
-"""Files of an export, fetched from where they are stored: pre-signed, so without a token; to disk, and checked.
+"""Files of an export, fetched from the host that stores them: to disk, and checked to be whole.
 
-Knows no DuckDB, no Singer, and nothing of the API that names the files.
+Links are pre-signed, so no token goes along. Must not know DuckDB, Singer, or the API that names the files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,18 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from tap_mde_kbs.api.http import Session, is_certificate_error
-from tap_mde_kbs.errors import API_REMEDIES, ApiError, certificate_error, printable
+from tap_mde_kbs.api.http import is_certificate_error
+from tap_mde_kbs.api.session import Session
+from tap_mde_kbs.errors import (
+    API_REMEDIES,
+    ApiError,
+    BrokenFileError,
+    ExpiredLinkError,
+    NotFoundError,
+    ShapeError,
+    certificate_error,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,30 +35,18 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 2**18
 SLOWEST_BYTES_A_SECOND = 2**14
-"""A file that comes slower than this, however steadily, is as good as one that does not come."""
+"""A file that comes more slowly than this, however steadily, is as good as one that does not come."""
 
 MOST_INFLATED_BYTES = 2**24
-"""So much of a file is inflated at once, to be checked: a bomb takes time, and no memory."""
+"""So much of a file is inflated at once, to be checked: a bomb takes time, but no memory."""
 
 REASON_BYTES = 2**12
 GZIP = 31
 """For zlib: with the header and the checksum of gzip."""
 
 
-class ExpiredError(Exception):
-    """The link is not signed any more, or never was; the text is the reason."""
-
-
-class NotThereError(Exception):
-    """There is no such file, or not yet."""
-
-
-class BrokenError(Exception):
-    """The file did not come whole; another try may mend that. The text says what happened."""
-
-
-class Storage:
-    """Fetches files; the host is the link's own, and no token, no cookie and no redirect goes there.
+class Downloader:
+    """Fetches files; no token, no cookie and no redirect goes to the host of a link.
 
     Args:
         timeout: Seconds to wait for a connection, and for each next piece.
@@ -61,7 +59,7 @@ class Storage:
 
     def probe(self, link: str) -> None:
         """Begin to fetch a file, and leave it at that; raises as `fetch` does."""
-        self._fetch(link, lambda _: False)
+        self._get(link, lambda _: False)
 
     def fetch(self, link: str, path: Path) -> bool:
         """Save a gzip file at `path`, checked to its end.
@@ -70,20 +68,20 @@ class Storage:
             Whether there is anything in it.
 
         Raises:
-            ExpiredError: HTTP 403.
-            NotThereError: HTTP 404.
-            BrokenError: Any other answer, or a file that is cut, damaged or no gzip.
-            ApiError: The link is none to follow, or the host's certificate is refused.
+            ExpiredLinkError: HTTP 403.
+            NotFoundError: HTTP 404: there is no such file, or not yet.
+            BrokenFileError: Any other answer, or a file that is cut, damaged or not gzip.
+            ApiError: The link must not be followed, or the host's certificate is refused.
         """
         with path.open("wb") as file:
-            return self._fetch(link, lambda response: self._save(response, file))
+            return self._get(link, lambda response: self._save(response, file))
 
-    def _fetch(self, link: str, save: Callable[[requests.Response], bool]) -> bool:
+    def _get(self, link: str, save: Callable[[requests.Response], bool]) -> bool:
         where = shown(link)
         try:
             with self._session(link) as session, session.get(link, stream=True) as response:
                 if response.status_code != HTTPStatus.OK:
-                    raise _refusal(response, where)
+                    raise _refused(response, where)
                 return save(response)
         except zlib.error:
             msg = f"{where} is damaged: no gzip, or its checksum is wrong"
@@ -91,13 +89,18 @@ class Storage:
             if is_certificate_error(error):
                 raise ApiError(certificate_error(where, error)) from None
             msg = f"{where} did not come whole ({type(error).__name__})"
-        raise BrokenError(msg)
+        raise BrokenFileError(msg)
 
     def _session(self, link: str) -> Session:
+        """A session for the link's host, whose bodies come in pieces: a file is larger than any answer may be.
+
+        Raises:
+            ShapeError: The link is not to an https host.
+        """
         parts = urlsplit(link)
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             msg = f"The API named a file that is not on an https host: {shown(link)}."
-            raise ApiError(msg, API_REMEDIES["shape"].advice)
+            raise ShapeError(msg, API_REMEDIES["shape"].advice)
         session = Session(link, self._timeout)
         session.mount("https://", HTTPAdapter())
         session.headers.update({"User-Agent": self._user_agent, "Accept-Encoding": "identity"})
@@ -112,7 +115,7 @@ class Storage:
             size += len(piece)
             if time.monotonic() - started > self._timeout + size / SLOWEST_BYTES_A_SECOND:
                 msg = f"{shown(response.url)} came too slowly"
-                raise BrokenError(msg)
+                raise BrokenFileError(msg)
             rest = piece
             while rest:
                 if inflater.eof:  # gzip files may be several, one after the other
@@ -123,7 +126,7 @@ class Storage:
         anything = anything or bool(inflater.flush().strip())
         if size and not inflater.eof:
             msg = f"{shown(response.url)} is cut short: its gzip has no end"
-            raise BrokenError(msg)
+            raise BrokenFileError(msg)
         return anything
 
 
@@ -133,10 +136,11 @@ def shown(link: str) -> str:
     return printable(f"{parts.hostname}/…/{parts.path.rpartition('/')[2]}", 200)
 
 
-def _refusal(response: requests.Response, where: str) -> Exception:
+def _refused(response: requests.Response, where: str) -> ApiError:
+    """The error for any answer but 200, with the reason out of the XML or HTML of its body."""
     body = response.raw.read(REASON_BYTES, decode_content=True).decode(errors="replace")
     reason = printable(re.sub(r"(\s*<[^>]*>\s*)+", " ", body)) or response.reason
-    told = f"{where} answered HTTP {response.status_code}: {reason}"
+    msg = f"{where} answered HTTP {response.status_code}: {reason}"
     if response.status_code == HTTPStatus.FORBIDDEN:
-        return ExpiredError(told)
-    return NotThereError(told) if response.status_code == HTTPStatus.NOT_FOUND else BrokenError(told)
+        return ExpiredLinkError(msg)
+    return NotFoundError(msg) if response.status_code == HTTPStatus.NOT_FOUND else BrokenFileError(msg)

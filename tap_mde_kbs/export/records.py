@@ -1,29 +1,34 @@
 """The records of a vulnerability export, grouped: what each machine lacks, and which CVEs an update closes.
 
-Knows no HTTP and no Singer. The records, tens of millions perhaps, go into a DuckDB file, which groups them in
-bounded memory and spills to disk. Of the ways that were measured on two cores with 20 million records of 1.2 kB
-in eight files, 2.7 million missing updates on 100,000 machines, it was the fastest and the least of our own code:
-85 s and 522 MiB with DuckDB 2.0.0, 122 s and 483 MiB with 1.2.2, 121 s and 146 MiB with msgspec and dictionaries
-that are spooled to disk.
+Knows two vocabularies: properties as the wire has them, which the table `records` has too, and the columns of
+`schema`, which every row leaves under. Must not know HTTP, or where the records come from.
+
+The records, tens of millions perhaps, go into a DuckDB file, which groups them in bounded memory and spills to disk.
+Of the ways that were measured on two cores with 20 million records of 1.2 kB in eight files, 2.7 million missing
+updates on 100,000 machines, it was the fastest and the least code of our own: 85 s and 522 MiB with DuckDB 2.0.0,
+122 s and 483 MiB with 1.2.2, 121 s and 146 MiB with msgspec and dictionaries that are spooled to disk.
 
 Source: learn.microsoft.com, "Export software vulnerabilities assessment per device".
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
+import tempfile
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from tap_mde_kbs.errors import SettingsError, TapError, printable
+from tap_mde_kbs.errors import MalformedFileError, SettingsError, TapError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from duckdb import DuckDBPyConnection
 
@@ -32,91 +37,98 @@ MEMORY = "400MB"
 
 THREADS = 2
 SAMPLE_BYTES = 2**20
+"""So much of a file is looked at to see how it spells its properties."""
+
 MACHINES_AT_ONCE = 4_000
+"""Machines whose records are grouped by one query: it bounds what is sorted at once."""
+
 ROWS_AT_ONCE = 2_000
 
-COLUMNS: Mapping[str, str] = {
-    "deviceId": "device",
-    "recommendedSecurityUpdateId": "kb",
-    "cveId": "cve",
-    "softwareVendor": "vendor",
-    "softwareName": "product",
-    "recommendedSecurityUpdate": "name",
-    "recommendedSecurityUpdateUrl": "url",
-    "firstSeenTimestamp": "first_seen",
-    "vulnerabilitySeverityLevel": "severity",
-    "cvssScore": "score",
-    "exploitabilityLevel": "exploitability",
-}
-"""The properties that are read, as the JSON answers spell them, and what they are called here."""
+PROPERTIES = (
+    "deviceId",
+    "recommendedSecurityUpdateId",
+    "cveId",
+    "softwareVendor",
+    "softwareName",
+    "recommendedSecurityUpdate",
+    "recommendedSecurityUpdateUrl",
+    "firstSeenTimestamp",
+    "vulnerabilitySeverityLevel",
+    "cvssScore",
+    "exploitabilityLevel",
+)
+"""What is read of a record, as the JSON pages spell it."""
 
-# From harmless to bad; what is not listed here is no worse than the first.
 SEVERITIES = ("None", "Low", "Medium", "High", "Critical")
 EXPLOITABILITIES = ("NoExploit", "ExploitIsPublic", "ExploitIsVerified", "ExploitIsInKit")
+"""From harmless to bad; a word that is not among them is no worse than the first."""
+
+_CREATE = f"""
+CREATE TABLE records (
+    {", ".join(f"{name} VARCHAR" for name in PROPERTIES)},
+    missing BOOLEAN GENERATED ALWAYS AS (
+        recommendedSecurityUpdateId <> '' AND cveId <> '' AND lower(softwareVendor) = 'microsoft'
+    )
+)
+"""
+"""An update is missing by records with a machine, a CVE and an update of Microsoft's. The others only say that the
+export has the machine."""
 
 _INSERT = """
 INSERT INTO records
-SELECT
-    {columns}
+SELECT {spelled}
 FROM read_json($path, format = '{format}', columns = {{{types}}})
 WHERE "{device}" <> ''
 """
 
-# An update is missing by records with a device, a CVE and an update of Microsoft's. The rest only say that the export
-# has the device.
-_CREATE = """
-CREATE TABLE records (
-    {columns},
-    missing BOOLEAN GENERATED ALWAYS AS (kb <> '' AND cve <> '' AND lower(vendor) = 'microsoft')
-)
+_MACHINES = "SELECT DISTINCT deviceId AS machine_id FROM records ORDER BY machine_id"
+
+_MISSED_ON = """
+CREATE OR REPLACE TABLE missed_on AS
+SELECT recommendedSecurityUpdateId AS id, count(DISTINCT deviceId) AS machine_missed_on
+FROM records
+WHERE missing
+GROUP BY id
 """
 
 _MISSING = """
+SELECT machine_id, id, name, products_names, url, machine_missed_on, cve_addressed, first_seen_at
+FROM (
+    SELECT
+        deviceId AS machine_id,
+        CASE WHEN missing THEN recommendedSecurityUpdateId END AS id,
+        max(recommendedSecurityUpdate) AS name,
+        coalesce(list_sort(list(DISTINCT softwareName) FILTER (softwareName <> '')), []) AS products_names,
+        max(recommendedSecurityUpdateUrl) AS url,
+        count(DISTINCT cveId) AS cve_addressed,
+        min(replace(firstSeenTimestamp, ' ', 'T')) AS first_seen_at
+    FROM records
+    WHERE deviceId BETWEEN ? AND ?
+    GROUP BY ALL
+)
+LEFT JOIN missed_on USING (id)
+ORDER BY machine_id, id
+"""
+
+_KB_CVES = """
 SELECT
-    device,
-    CASE WHEN missing THEN kb END AS missing_kb,
-    max(name),
-    max(url),
-    list(DISTINCT product),
-    count(DISTINCT cve),
-    min(replace(first_seen, ' ', 'T'))
+    recommendedSecurityUpdateId AS kb_id,
+    cveId AS cve_id,
+    {worst_severity} AS severity,
+    max(TRY_CAST(cvssScore AS DOUBLE)) FILTER (isfinite(TRY_CAST(cvssScore AS DOUBLE))) AS cvss_score,
+    {worst_exploitability} AS exploitability_level
 FROM records
-WHERE device BETWEEN ? AND ?
-GROUP BY device, missing_kb
-ORDER BY device, missing_kb
+WHERE missing
+GROUP BY kb_id, cve_id
+ORDER BY kb_id, cve_id
 """
 
 
-class MalformedError(Exception):
-    """A file is no JSON objects with a `deviceId`; the text says what was found instead."""
-
-
-class MissingKb(NamedTuple):
-    """An update that a machine lacks."""
-
-    id: str
-    name: str | None
-    url: str | None
-    products: list[str]
-    cves: int
-    first_seen: str | None
-
-
-class KbCve(NamedTuple):
-    """A CVE that an update closes, at its worst over all machines."""
-
-    kb_id: str
-    cve_id: str
-    severity: str | None
-    cvss_score: float | None
-    exploitability_level: str | None
-
-
-def require() -> None:
+def require_duckdb() -> None:
     """Check that DuckDB is installed.
 
     Raises:
-        SettingsError: it is not.
+        SettingsError: It is not.
     """
     try:
         import duckdb  # noqa: F401, PLC0415 - an extra, which only the exports need
@@ -125,142 +137,150 @@ def require() -> None:
         raise SettingsError(msg, "Install the tap as tap-mde-kbs[export], or set it to per_machine.") from None
 
 
-class Vulnerabilities:
-    """The records of one export, in a folder. A context manager, closed at its end."""
+class Records:
+    """The records of one export, on disk. A context manager: they are gone at its end.
 
-    def __init__(self, folder: Path) -> None:
-        """Begin with no record, in an empty folder."""
-        import duckdb  # noqa: PLC0415 - see `require`
+    Attributes:
+        count: How many were taken.
+        folder: A temporary folder, where files of the export may be put too.
+
+    Raises:
+        TapError: From every method: DuckDB could not do its work, most likely because the disk is full.
+    """
+
+    def __init__(self) -> None:
+        import duckdb  # noqa: PLC0415 - see `require_duckdb`
 
         self.count = 0
-        self._folder = folder
         self._malformed = (duckdb.InvalidInputException, duckdb.ConversionException)
-        self._failed = duckdb.Error
-        self._database: DuckDBPyConnection = duckdb.connect(
-            str(folder / "records.duckdb"),
-            config={
-                "memory_limit": MEMORY,
-                "threads": THREADS,
-                "temp_directory": str(folder / "spilled"),
-                "preserve_insertion_order": "false",
-                "autoinstall_known_extensions": "false",
-            },
-        )
-        self._database.execute(_CREATE.format(columns=", ".join(f"{name} VARCHAR" for name in COLUMNS.values())))
+        self._error = duckdb.Error
+        # A thread that was fetching a file may not have ended yet when the folder is removed.
+        self._temporary = tempfile.TemporaryDirectory(prefix="tap-mde-kbs-", ignore_cleanup_errors=True)
+        self.folder = Path(self._temporary.name)
+        with self._explained():
+            self._database: DuckDBPyConnection = duckdb.connect(
+                str(self.folder / "records.duckdb"),
+                config={
+                    "memory_limit": MEMORY,
+                    "threads": THREADS,
+                    "temp_directory": str(self.folder / "spilled"),
+                    "preserve_insertion_order": "false",
+                    "autoinstall_known_extensions": "false",
+                },
+            )
+            self._database.execute(_CREATE)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> None:
-        """Close it.
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-        Raises:
-            TapError: DuckDB could not do its work: the disk is full, most likely.
-        """
+    def close(self) -> None:
+        """Remove everything from disk."""
         self._database.close()
-        if isinstance(error, self._failed):
-            msg = f"The export could not be grouped in {self._folder.parent}: {printable(error)}"
-            raise TapError(msg, "Free some disk there, or name another folder in TMPDIR.") from None
+        self._temporary.cleanup()
 
-    def load(self, path: Path) -> int:
+    def load(self, path: Path) -> None:
         """Take all records of a file, or none: JSON objects, which may span lines, gzipped if the name says so.
 
-        Returns:
-            How many there were.
-
         Raises:
-            MalformedError: It holds anything else.
+            MalformedFileError: It holds anything else, or no object with a `deviceId`.
         """
         sample = _sample(path)
-        array = sample.lstrip()[:1] == b"["
-        count = 0
-        try:
+        with self._explained():
             self._database.begin()
-            for names in spellings(sample):
-                [(loaded,)] = self._database.execute(
-                    _INSERT.format(
-                        columns=",\n    ".join(f'"{name}"' for name in names.values()),
-                        format="array" if array else "unstructured",
-                        types=", ".join(f"'{name}': 'VARCHAR'" for name in names.values()),
-                        device=names["deviceId"],
-                    ),
-                    {"path": str(path)},
-                ).fetchall()
-                count += loaded
+            try:
+                count = sum(self._insert(path, sample, names) for names in spellings(sample))
+            except self._malformed as error:
+                self._database.rollback()
+                reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
+                raise MalformedFileError(printable(reason)) from None
             self._database.commit()
-        except self._malformed as error:
-            self._database.rollback()
-            reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
-            raise MalformedError(reason) from None
         if not count:
             msg = "no object in it has a deviceId"
-            raise MalformedError(msg)
+            raise MalformedFileError(msg)
         self.count += count
-        return count
 
-    def add(self, path: Path, records: Iterable[Mapping[str, Any]]) -> int:
-        """Take records out of an answer in JSON, by way of a file at `path`."""
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take records out of a JSON answer, by way of a file.
+
+        Raises:
+            MalformedFileError: None of them has a `deviceId`.
+        """
+        path = self.folder / "page.json"
         with path.open("w", encoding="utf-8") as file:
             for record in records:
                 lower = {name.lower(): value for name, value in record.items()}
-                file.write(json.dumps({name: lower.get(name.lower()) for name in COLUMNS}) + "\n")
+                file.write(json.dumps({name: lower.get(name.lower()) for name in PROPERTIES}) + "\n")
         try:
-            return self.load(path)
+            self.load(path)
         finally:
             path.unlink()
 
-    def devices(self) -> list[str]:
+    def machines(self) -> list[str]:
         """The ids of all machines that there are records of, in order."""
-        found = self._database.execute("SELECT DISTINCT device FROM records ORDER BY device").fetchall()
-        return [device for (device,) in found]
+        return [row["machine_id"] for row in self._rows(_MACHINES)]
 
-    def missed_on(self) -> dict[str, int]:
-        """On how many machines each update is missing."""
-        return dict(
-            self._database.execute(
-                "SELECT kb, count(DISTINCT device) FROM records WHERE missing GROUP BY kb"
-            ).fetchall()
-        )
-
-    def missing(self, first: str = "") -> Iterator[tuple[str, list[MissingKb]]]:
-        """What each machine that there are records of lacks, nothing perhaps; in the order of their ids.
+    def missing(self, first: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """What each machine that there are records of lacks, in the order of their ids.
 
         Args:
             first: Only this machine and those after it.
-        """
-        devices = [device for device in self.devices() if device >= first]
-        for start in range(0, len(devices), MACHINES_AT_ONCE):
-            part = devices[start : start + MACHINES_AT_ONCE]
-            # A cursor of its own: the caller may ask other things in between.
-            rows = self._database.cursor().execute(_MISSING, [part[0], part[-1]])
-            for device, found in groupby(_fetched(rows), key=lambda row: str(row[0])):
-                yield (
-                    device,
-                    [
-                        MissingKb(kb, name, url, sorted(filter(None, products)), cves, first_seen)
-                        for _, kb, name, url, products, cves, first_seen in found
-                        if kb is not None
-                    ],
-                )
 
-    def kb_cves(self) -> Iterator[KbCve]:
-        """Which CVEs each update closes, and how bad they are at the worst, over all machines."""
-        rows = self._database.execute(
-            "SELECT DISTINCT kb, cve, severity, score, exploitability FROM records WHERE missing ORDER BY kb, cve"
-        )
-        for (kb, cve), found in groupby(_fetched(rows), key=lambda row: (str(row[0]), str(row[1]))):
-            _, _, severities, scores, exploitabilities = zip(*found, strict=True)
-            yield KbCve(
-                kb,
-                cve,
-                _worst(severities, SEVERITIES),
-                max((score for score in map(_number, scores) if score is not None), default=None),
-                _worst(exploitabilities, EXPLOITABILITIES),
+        Yields:
+            A machine's id, and a record for each update that it lacks, by column; none perhaps.
+        """
+        with self._explained():
+            self._database.execute(_MISSED_ON)
+        machine_ids = [machine_id for machine_id in self.machines() if machine_id >= first]
+        for start in range(0, len(machine_ids), MACHINES_AT_ONCE):
+            part = machine_ids[start : start + MACHINES_AT_ONCE]
+            rows = self._rows(_MISSING, [part[0], part[-1]])
+            for machine_id, found in groupby(rows, key=itemgetter("machine_id")):
+                yield machine_id, [row for row in found if row["id"] is not None]
+
+    def kb_cves(self) -> Iterator[dict[str, Any]]:
+        """Which CVEs each update closes, and how bad they are at the worst over all machines; records by column."""
+        return self._rows(
+            _KB_CVES.format(
+                worst_severity=_worst("vulnerabilitySeverityLevel", SEVERITIES),
+                worst_exploitability=_worst("exploitabilityLevel", EXPLOITABILITIES),
             )
+        )
+
+    def _insert(self, path: Path, sample: bytes, names: Mapping[str, str]) -> int:
+        """Take the records of a file that spell their properties so; how many there were."""
+        sql = _INSERT.format(
+            spelled=", ".join(f'"{spelling}"' for spelling in names.values()),
+            format="array" if sample.lstrip()[:1] == b"[" else "unstructured",
+            types=", ".join(f"'{spelling}': 'VARCHAR'" for spelling in names.values()),
+            device=names["deviceId"],
+        )
+        [(count,)] = self._database.execute(sql, {"path": str(path)}).fetchall()
+        return int(count)
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
+        """The rows of a query, by column; with a cursor of its own, since others may be asked in between."""
+        with self._explained():
+            cursor = self._database.cursor().execute(sql, parameters)
+            columns = [name for name, *_ in cursor.description or ()]
+            while rows := cursor.fetchmany(ROWS_AT_ONCE):
+                for row in rows:
+                    yield dict(zip(columns, row, strict=True))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Make an error of DuckDB's one that says what to do."""
+        try:
+            yield
+        except self._error as error:
+            msg = f"The export could not be grouped in {self.folder.parent}: {printable(error)}"
+            raise TapError(msg, "Free some disk there, or name another folder in TMPDIR.") from None
 
 
 def spellings(sample: bytes) -> list[dict[str, str]]:
-    """How a file spells the properties that are read: files have PascalCase, answers camelCase, and it is not said why.
+    """How a file spells the properties that are read: files have PascalCase, pages camelCase; neither is documented.
 
     Args:
         sample: The beginning of the file.
@@ -268,8 +288,8 @@ def spellings(sample: bytes) -> list[dict[str, str]]:
     Returns:
         For each spelling of `deviceId` that there is, the spelling of every property.
     """
-    wanted = {name.lower(): name for name in COLUMNS}
-    found: dict[str, list[str]] = {name: [] for name in COLUMNS}
+    wanted = {name.lower(): name for name in PROPERTIES}
+    found: dict[str, list[str]] = {name: [] for name in PROPERTIES}
     for name in sorted({match.decode() for match in re.findall(rb'"([A-Za-z]+)"\s*:', sample)}):
         if name.lower() in wanted:
             found[wanted[name.lower()]].append(name)
@@ -289,18 +309,8 @@ def _sample(path: Path) -> bytes:
         return file.read(SAMPLE_BYTES)
 
 
-def _fetched(rows: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    while some := rows.fetchmany(ROWS_AT_ONCE):
-        yield from some
-
-
-def _worst(values: Iterable[str | None], order: tuple[str, ...]) -> str | None:
-    ranks = {name.lower(): rank for rank, name in enumerate(order)}
-    return max(filter(None, values), key=lambda value: (ranks.get(value.lower(), -1), value), default=None)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
+def _worst(name: str, order: Sequence[str]) -> str:
+    """SQL for the worst value of a property among a group's records; null if none has one."""
+    ranks = ", ".join(f"'{word.lower()}'" for word in order)
+    rank = f"coalesce(list_position([{ranks}], lower({name})), 0)"
+    return f"arg_max({name}, ({rank}, {name})) FILTER ({name} <> '')"

@@ -30,28 +30,47 @@ def walk(page_at: Callable[[int], list[dict[str, Any]]], given: set[str]) -> Ite
     """Every machine once, in the order of the list.
 
     Args:
-        page_at: the machines from that position on, at most as many as the API gives; empty past the end.
-        given: the ids of machines that are not wanted again; those that are yielded are added.
+        page_at: The machines from that position on, at most as many as the API gives; empty past the end.
+        given: The ids of machines that are not wanted again; those that are yielded are added.
 
     Yields:
         The API's objects, each with an `id` that was not among the given.
     """
-    joined: set[str] = set()  # met on pages that reach from the list's beginning to here without a gap
-    position = shared = back = stale = 0  # shared: how many machines this page and the one before have in common
+    met: set[str] = set()  # on pages that reach from the list's beginning to here without a gap
+    position = shared = pages_without_news = 0
+    while True:
+        page: list[dict[str, Any]] = []
+        for where, page in _joined(page_at, position, shared, met):
+            position = where
+            for machine in page:
+                if machine["id"] not in given:
+                    given.add(machine["id"])
+                    yield machine
+        ids = {machine["id"] for machine in page}
+        pages_without_news = pages_without_news + 1 if ids <= met else 0
+        if pages_without_news > 1 or (pages_without_news and len(page) <= shared):
+            return
+        met |= ids
+        shared = overlap(len(page))
+        position = max(position + 1, position + len(page) - shared)
+
+
+def _joined(
+    page_at: Callable[[int], list[dict[str, Any]]], position: int, shared: int, met: set[str]
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The page at a position, and where it leaves a gap, pages further and further back, until one joins those before.
+
+    Args:
+        page_at: As of `walk`.
+        position: Where the page is to begin.
+        shared: How many machines it should have in common with the page before; 0: none, it leaves no gap.
+        met: The machines of the pages before.
+    """
+    back = shared
     while True:
         page = page_at(position)
-        ids = [machine["id"] for machine in page]
-        for machine in page:
-            if machine["id"] not in given:
-                given.add(machine["id"])
-                yield machine
-        if shared and position and not joined.intersection(ids[:1]):
-            back = 2 * (back or shared)
-            position = max(0, position - back)
-            continue
-        stale = stale + 1 if joined.issuperset(ids) else 0
-        if stale > 1 or (stale and len(page) <= shared):
+        yield position, page
+        if not shared or not position or (page and page[0]["id"] in met):
             return
-        joined.update(ids)
-        shared, back = overlap(len(page)), 0
-        position = max(position + 1, position + len(page) - shared)
+        back *= 2
+        position = max(0, position - back)

@@ -1,4 +1,4 @@
-"""Asking machines a few at a time: what a sweep needs for it, and the threads of a real run. Knows no HTTP."""
+"""Who answers a sweep: what it needs of a source, and the threads that ask a few machines at a time. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from tap_mde_kbs.api.governor import Stopped
-from tap_mde_kbs.messages import signals_held
+from tap_mde_kbs.errors import Stopped
+from tap_mde_kbs.signals import signals_held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -24,24 +25,12 @@ class Answer(NamedTuple):
     checked_at: str
 
 
-class NotFound(Exception):  # noqa: N818 - an answer, if not a believed one
-    """A machine that was listed answered 404."""
-
-
-class Unavailable(Exception):  # noqa: N818 - as the above
-    """A machine gave no answer, its retries included; the text is the reason."""
-
-
-class NotInExport(Exception):  # noqa: N818 - as the above
-    """A machine that was listed is not in the export."""
-
-
 class Pool(Protocol[T_co]):
     """Asks machines, a few at a time."""
 
     @property
     def size(self) -> int:
-        """How many calls may be in flight."""
+        """How many machines may be asked before the first has answered."""
 
     def submit(self, machine_id: str) -> None:
         """Have a machine asked; at once."""
@@ -50,10 +39,69 @@ class Pool(Protocol[T_co]):
         """Wait for the answer to a submitted machine, and return it, or raise what asking raised.
 
         Raises:
-            NotFound: If the machine answered 404.
-            NotInExport: If the answers come from an export, and it is not there.
-            Unavailable: If it gave no answer.
+            NotFoundError: The machine answered 404.
+            NoAnswerError: It gave no answer, its retries included.
+            BadRequestError: The API does not take what it was asked about this machine.
+            NotInExportError: The answers come from an export, and the machine is not in it.
             Exception: Anything else ends the sweep, as `Stopped` does.
+        """
+
+
+class Answers(Pool[Answer], Protocol):
+    """An opened source: what each machine lacks, and what else it knows."""
+
+    @property
+    def made_at(self) -> str | None:
+        """When all answers were made, as `checked_at` is written; None where each has a time of its own."""
+
+    def kb_cves(self) -> Iterator[dict[str, Any]]:
+        """The rows of `kb_cves`; none unless the source knows them."""
+
+    def strangers(self, listed: Collection[str]) -> list[str]:
+        """The machines that it has answers of and that are not listed."""
+
+
+class Source(Protocol):
+    """Where the missing KBs come from: each machine, or an export."""
+
+    permission: str
+    """The application permission that its calls need."""
+
+    costs_calls: bool
+    """Whether each machine costs a call of the quota."""
+
+    def check(self) -> None:
+        """Check, before any call, that it can be used here.
+
+        Raises:
+            SettingsError: It can't; says what to install.
+        """
+
+    def seconds_for(self, machines: int) -> float:
+        """Estimate how long so many machines take."""
+
+    def probe(self, machine_ids: Sequence[str]) -> tuple[bool | None, str]:
+        """Try it in a call or two; for `--test`.
+
+        Args:
+            machine_ids: Onboarded machines that may be asked.
+
+        Returns:
+            Whether it works, None where that can't be told; and what was found, as a person says it.
+
+        Raises:
+            TapError: It does not.
+        """
+
+    def opened(self, is_due: Callable[[str], bool], idle: Callable[[], None]) -> AbstractContextManager[Answers | None]:
+        """Make it ready to answer.
+
+        Args:
+            is_due: Whether answers that were all made at this time (`made_at`) are wanted.
+            idle: Called now and then while an answer is waited for, in the waiting thread.
+
+        Returns:
+            The answers; None if they are not due.
         """
 
 

@@ -13,14 +13,11 @@ Decisions, each for the reader of the table (no row is deleted on a guess):
   of list to the other, since the cursor would pass machines that were merely hidden.
 - An empty machine list begins no sweep and leaves the bookmark alone.
 - A finished sweep is healed only if a machine that had not failed in the sweep before held it back.
-  Held back by the shrink guard, it was counted as a short one, and must not be counted twice.
-- A sweep held back by the machine list alone does count as a short one, if it was: otherwise a
-  fleet that did shrink would need three sweeps instead of two.
-- A sweep that failed on too many machines, or on ten in a row, leaves those it could not place to
-  the next run: the ten are asked in their turn again, and do not pile up among the deferred.
+- Machines in a row without any answer wait, with the cursor before them, until another shows that the
+  API lives. If none does they are asked in their turn again by the next run, and do not pile up among
+  the deferred.
 - "Failed in the sweep before" means the last sweep that finished. One that was dropped on the way
   (scope, age) hands on what it had been handed.
-- A sweep in which machines failed and none answered fails the run, even if all had failed before.
 - Of two sweeps in one run the last one's verdict is the run's.
 - A state that looks odd where the cursor is concerned is no cursor: a new sweep begins.
 - A sweep from the future (the clock went back) is gone on with, but neither healed nor left without
@@ -42,25 +39,28 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from tap_mde_kbs.state import Bookmark
-from tap_mde_kbs.sweep.pool import NotFound, NotInExport, Pool, Unavailable
+from tap_mde_kbs.errors import ApiDownError, BadRequestError, NoAnswerError, NotFoundError, NotInExportError
+from tap_mde_kbs.state import SweepBookmark
+from tap_mde_kbs.sweep.verdict import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from tap_mde_kbs.sweep.pool import Pool
+    from tap_mde_kbs.sweep.verdict import Verdict
+
 T = TypeVar("T")
 
 Kind = Literal["answered", "not_found", "failed", "skipped", "not_in_export"]
+KINDS: tuple[Kind, ...] = ("answered", "not_found", "failed", "skipped", "not_in_export")
+"""Every outcome that a machine can have."""
+
 DEFERRED = ("not_found", "failed")
 """What is not believed at once: the machine is asked again."""
 
 Mode = Literal["new", "resumed", "healing"]
-
-
-class ApiDown(Exception):  # noqa: N818 - as the above
-    """So many machines give no answer that asking the others is of no use; the text says so."""
 
 
 @dataclass(frozen=True)
@@ -122,30 +122,16 @@ class Outcome(Generic[T]):
     reason: str | None = None
 
 
-class Verdict(NamedTuple):
-    """How a finished sweep ended.
-
-    Attributes:
-        activate: Rows of earlier versions may be deleted.
-        reason: Why, or why not: a sentence.
-        fails: The run's exit status is to be 1.
-        newly_failed: Machines that failed now and not in the sweep before.
-        failed_again: Machines that failed in both.
-    """
-
-    activate: bool
-    reason: str
-    fails: bool
-    newly_failed: tuple[str, ...]
-    failed_again: tuple[str, ...]
-
-
 class Sweep(Generic[T]):
     """One sweep, or the rest of one.
 
+        for outcome in sweep.outcomes():
+            ...  # write it
+            sweep.written(outcome)
+
     Attributes:
         mode: "new", "resumed", or "healing": only machines that failed are asked again.
-        bookmark: Where it stands. Valid whenever the caller has control.
+        bookmark: Where it stands: what was written is behind it, and nothing else.
         left: How many machines are still to be asked.
         verdict: How it ended; None while it has not.
     """
@@ -153,12 +139,12 @@ class Sweep(Generic[T]):
     def __init__(  # noqa: PLR0913 - all but three are keywords, and made by `sweeps` alone
         self,
         mode: Mode,
-        bookmark: Bookmark,
+        bookmark: SweepBookmark,
         machines: Mapping[str, bool],
         *,
         pool: Pool[T],
         sleep: Callable[[float], None],
-        listing_believed: bool,
+        list_believed: bool,
         max_shrink_percent: float,
         rules: Rules,
     ) -> None:
@@ -168,17 +154,22 @@ class Sweep(Generic[T]):
         self._machines = machines
         self._pool = pool
         self._sleep = sleep
-        self._listing_believed = listing_believed
+        self._list_believed = list_believed
         self._max_shrink_percent = max_shrink_percent
         self._rules = rules
         bookmark.deferred = [*filter(machines.__contains__, dict.fromkeys(bookmark.deferred))]
         bookmark.failed = [*filter(machines.__contains__, dict.fromkeys(bookmark.failed))]
-        # Failed in an earlier run: asked again in this one, and failed until they answer.
-        self._carried = [*bookmark.failed]
+        self._failed_earlier = [*bookmark.failed]
+        """Failed in an earlier run: asked again in this one, and failed until they answer."""
         self._ahead: Sequence[str] = []
+        """Not asked yet, in id order."""
         if not bookmark.asked_all:
             order = sorted(machines)
             self._ahead = order[bisect_right(order, bookmark.after) if bookmark.after else 0 :]
+        self._silent: list[str] = []
+        """Without any answer, one after the other, until now; the cursor stays before them."""
+        self._asked_again: Sequence[str] = ()
+        """Those that are asked again just now, not in their turn."""
         waiting = {*self._ahead, *bookmark.deferred, *bookmark.failed}
         self.left = sum(machines[machine_id] for machine_id in waiting)
 
@@ -190,84 +181,113 @@ class Sweep(Generic[T]):
     def outcomes(self) -> Iterator[Outcome[T]]:
         """Ask the machines; their outcomes, in id order but for those that were deferred.
 
-        The bookmark counts an outcome when the next one is asked for, so only after the caller has
-        written it. Giving up in the middle is always possible; `verdict` is there at the end.
+        Whoever takes one writes it and says so (`written`) before taking the next. Giving up in the
+        middle is always possible; `verdict` is there at the end.
 
         Raises:
-            ApiDown: If too many machines give no answer.
-            Exception: Whatever the pool raises besides `NotFound` and `Unavailable`.
+            ApiDownError: Too many machines give no answer.
+            Exception: Whatever the pool raises that is no outcome of one machine.
         """
         yield from self._first_pass()
         self.bookmark.asked_all = True
         yield from self._ask_again()
-        self.verdict = self._judge()
+        self.verdict = judge(
+            self.bookmark,
+            asked=sum(self._machines.values()),
+            list_believed=self._list_believed,
+            max_shrink_percent=self._max_shrink_percent,
+        )
+
+    def written(self, outcome: Outcome[T], answered_at: str | None = None) -> None:
+        """Count an outcome in the bookmark: its rows are out, so that no later run need ask the machine again.
+
+        Args:
+            outcome: One of `outcomes`.
+            answered_at: The rows' `checked_at`; None where there are none.
+        """
+        bookmark, machine_id = self.bookmark, outcome.machine_id
+        if answered_at:
+            bookmark.source_time = max(bookmark.source_time or "", answered_at)
+        bookmark.answered += outcome.kind == "answered"
+        self.left -= outcome.kind != "skipped"
+        if machine_id in self._asked_again:
+            bookmark.deferred = [other for other in bookmark.deferred if other != machine_id]
+            bookmark.failed = [other for other in bookmark.failed if other != machine_id]
+            if outcome.kind == "failed":
+                bookmark.failed.append(machine_id)
+        elif not self._silent:
+            bookmark.after = machine_id
 
     def _first_pass(self) -> Iterator[Outcome[T]]:
-        bookmark, rules = self.bookmark, self._rules
-        silent: list[str] = []  # without any answer, one after the other
-        before_silence = bookmark.after
+        """Ask everybody in their turn; whoever gives no answer, or says 404, is deferred."""
         for outcome in self._ask(self._ahead):
-            machine_id = outcome.machine_id
-            deferred = outcome.kind in DEFERRED
-            if deferred:
-                bookmark.deferred.append(machine_id)
-            else:
+            if outcome.kind == "skipped":  # no sign of life: it was not asked
                 yield outcome
-                self._count(outcome)
-            bookmark.after = machine_id
-            if outcome.kind == "failed":
-                silent.append(machine_id)
-            elif outcome.kind != "skipped":
-                silent = []
-            if len(silent) >= rules.in_a_row:
-                bookmark.after = before_silence
-                bookmark.deferred = [other for other in bookmark.deferred if other not in silent]
-                msg = f"{len(silent)} machines in a row gave no answer ({outcome.reason})"
-                raise ApiDown(msg)
-            if deferred and self._full(bookmark.deferred, rules.deferred):
-                yield from self._ask_again()
-                silent = []
-            if not silent:
-                before_silence = bookmark.after
+            elif outcome.kind == "failed":
+                self._silent.append(outcome.machine_id)
+                if len(self._silent) >= self._rules.in_a_row:
+                    msg = f"{len(self._silent)} machines in a row gave no answer ({outcome.reason})"
+                    raise ApiDownError(msg)
+            else:
+                yield from self._defer_the_silent()
+                if outcome.kind == "not_found":
+                    yield from self._defer(outcome.machine_id)
+                else:
+                    yield outcome
+        yield from self._defer_the_silent()
+
+    def _defer_the_silent(self) -> Iterator[Outcome[T]]:
+        silent, self._silent = self._silent, []
+        for machine_id in silent:
+            yield from self._defer(machine_id)
+
+    def _defer(self, machine_id: str) -> Iterator[Outcome[T]]:
+        """Leave a machine for later; once there are many, ask them again at once."""
+        self.bookmark.deferred.append(machine_id)
+        self.bookmark.after = machine_id
+        if self._is_full(self.bookmark.deferred, self._rules.deferred):
+            yield from self._ask_again()
 
     def _ask_again(self) -> Iterator[Outcome[T]]:
-        """Ask the deferred machines, and those that failed in an earlier run, until all settle."""
-        waiting = sorted({*self.bookmark.deferred, *self._carried})
-        self._carried = []
+        """Ask the deferred machines, and those that failed in an earlier run, until all have an outcome."""
+        waiting = sorted({*self.bookmark.deferred, *self._failed_earlier})
+        self._failed_earlier = []
+        self._asked_again = waiting
         reasons: dict[str, str | None] = {}
         for tries_left in reversed(range(self._rules.tries)):
             if not waiting:
-                return
+                break
             self._sleep(self._rules.pause)
-            unsettled = []
+            still_waiting = []
             for outcome in self._ask(waiting):
                 if outcome.kind == "failed":
                     reasons[outcome.machine_id] = outcome.reason
-                if outcome.kind not in DEFERRED or not tries_left:
-                    yield from self._settle(outcome, reasons)
+                if outcome.kind in DEFERRED and tries_left:
+                    still_waiting.append(outcome.machine_id)
                 else:
-                    unsettled.append(outcome.machine_id)
-            waiting = unsettled
+                    yield self._final(outcome, reasons)
+            waiting = still_waiting
+        self._asked_again = ()
 
-    def _settle(self, outcome: Outcome[T], reasons: Mapping[str, str | None]) -> Iterator[Outcome[T]]:
-        """Give a machine that was asked again its outcome."""
-        bookmark, machine_id = self.bookmark, outcome.machine_id
+    def _final(self, outcome: Outcome[T], reasons: Mapping[str, str | None]) -> Outcome[T]:
+        """The outcome of a machine that was asked again as often as it is.
+
+        Args:
+            outcome: Of the last time.
+            reasons: Why it gave no answer the times before, for those that gave none.
+
+        Raises:
+            ApiDownError: It failed, and too many have.
+        """
+        machine_id = outcome.machine_id
         if outcome.kind == "not_found" and machine_id in reasons:
             outcome = Outcome(machine_id, "failed", reason=reasons[machine_id])
-        failed = [other for other in bookmark.failed if other != machine_id]
         if outcome.kind == "failed":
-            if self._full([*failed, machine_id], self._rules.failed + 1):
-                msg = f"{len(failed) + 1} machines gave no answer ({outcome.reason})"
-                raise ApiDown(msg)
-            failed.append(machine_id)
-        yield outcome
-        self._count(outcome)
-        bookmark.failed = failed
-        bookmark.deferred = [other for other in bookmark.deferred if other != machine_id]
-
-    def _count(self, outcome: Outcome[T]) -> None:
-        self.bookmark.answered += outcome.kind == "answered"
-        self.left -= outcome.kind != "skipped"
+            failed = [*(other for other in self.bookmark.failed if other != machine_id), machine_id]
+            if self._is_full(failed, self._rules.failed + 1):
+                msg = f"{len(failed)} machines gave no answer ({outcome.reason})"
+                raise ApiDownError(msg)
+        return outcome
 
     def _ask(self, machine_ids: Iterable[str]) -> Iterator[Outcome[T]]:
         """What came of asking once, in the order given.
@@ -297,69 +317,29 @@ class Sweep(Generic[T]):
     def _outcome(self, machine_id: str) -> Outcome[T]:
         try:
             answer = self._pool.result(machine_id)
-        except NotFound:
+        except NotFoundError:
             return Outcome(machine_id, "not_found")
-        except NotInExport:
+        except NotInExportError:
             return Outcome(machine_id, "not_in_export")
-        except Unavailable as error:
+        except (NoAnswerError, BadRequestError) as error:
             return Outcome(machine_id, "failed", reason=str(error))
         return Outcome(machine_id, "answered", answer)
 
-    def _full(self, machine_ids: Sequence[str], many: int) -> bool:
+    def _is_full(self, machine_ids: Sequence[str], many: int) -> bool:
         """Whether a list of the bookmark holds that many machines, or as many as fit in STATE."""
         size = sum(_bytes(machine_id) for machine_id in machine_ids)
         return len(machine_ids) >= many or size > self._rules.list_bytes
 
-    def _judge(self) -> Verdict:
-        bookmark = self.bookmark
-        activate, reason = self._may_activate()
-        if activate:
-            bookmark.complete = True
-            bookmark.answered_last = bookmark.answered
-        new = bookmark.newly_failed
-        asked = sum(self._machines.values())
-        return Verdict(
-            activate=activate,
-            reason=reason,
-            fails=len(new) > max(1, asked / 100) or bool(bookmark.failed and not bookmark.answered),
-            newly_failed=tuple(new),
-            failed_again=tuple(other for other in bookmark.failed if other not in new),
-        )
-
-    def _may_activate(self) -> tuple[bool, str]:
-        """Whether rows of earlier versions may be deleted, and why. Counts short sweeps."""
-        bookmark = self.bookmark
-        answered, last = bookmark.answered, bookmark.answered_last
-        if not answered:
-            return False, "No machine answered."
-        if new := bookmark.newly_failed:
-            return False, (f"{len(new)} machines gave no answer that had not failed in the sweep before.")
-        if not self._listing_believed:
-            bookmark.short_sweeps = int(_is_short(answered, last, self._max_shrink_percent))
-            return False, "The list of machines is not believed yet: it is too short."
-        believed, bookmark.short_sweeps = believe(answered, last, bookmark.short_sweeps, self._max_shrink_percent)
-        if not believed:
-            return False, (
-                f"Only {answered} machines answered, {last} did in the last complete sweep: "
-                "that is believed if the next sweep ends so too."
-            )
-        if bookmark.failed:
-            return True, (
-                "Every machine has an outcome, but for "
-                f"{len(bookmark.failed)} that gave no answer in the sweep before either."
-            )
-        return True, "Every machine has an outcome."
-
 
 def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are keywords
-    bookmark: Bookmark,
+    bookmark: SweepBookmark,
     listed: Iterable[Listed],
     *,
     scope: str,
     pool: Pool[T],
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
-    listing_believed: bool = True,
+    list_believed: bool = True,
     max_shrink_percent: float = 5,
     rules: Rules = RULES,
 ) -> Iterator[Sweep[T]]:
@@ -376,7 +356,7 @@ def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are 
         pool: Asks the machines.
         now: The epoch seconds.
         sleep: Waits so many seconds; may raise to end the sweep.
-        listing_believed: Whether the machine list passed its own guard.
+        list_believed: Whether the machine list passed its own guard.
         max_shrink_percent: How many per cent fewer answers than last time are believed at once.
         rules: How patient the sweep is.
     """
@@ -385,17 +365,17 @@ def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are 
         machines[machine.id] = machine.asked or machines.get(machine.id, False)
     if not machines:
         return
-    if not listing_believed:
+    if not list_believed:
         scope += "?"
 
-    def begin(mode: Mode, bookmark: Bookmark) -> Sweep[T]:
+    def begin(mode: Mode, bookmark: SweepBookmark) -> Sweep[T]:
         return Sweep(
             mode,
             replace(bookmark) if mode != "new" else _successor(bookmark, scope, now()),
             machines,
             pool=pool,
             sleep=sleep,
-            listing_believed=listing_believed,
+            list_believed=list_believed,
             max_shrink_percent=max_shrink_percent,
             rules=rules,
         )
@@ -407,27 +387,7 @@ def sweeps(  # noqa: PLR0913 - what it depends on is passed in; all but two are 
         yield begin("new", first.bookmark)
 
 
-def believe(count: int, last: int | None, short_before: int, max_shrink_percent: float) -> tuple[bool, int]:
-    """The shrink guard: may what is missing from a count be taken for gone?
-
-    Args:
-        count: How many there are now.
-        last: How many there were when last believed; None before any.
-        short_before: How many counts in a row, before this one, were not believed.
-        max_shrink_percent: So many per cent less, or one less, is believed at once.
-
-    Returns:
-        Whether it is believed, and how many counts in a row, with this one, were not. A second one
-        in a row that is too short is believed; none at all never is, and does not count.
-    """
-    if not count:
-        return False, short_before
-    if short_before or not _is_short(count, last, max_shrink_percent):
-        return True, 0
-    return False, 1
-
-
-def _mode(bookmark: Bookmark, scope: str, now: float, rules: Rules) -> Mode:
+def _mode(bookmark: SweepBookmark, scope: str, now: float, rules: Rules) -> Mode:
     """What to do with what the last run left."""
     age = now - bookmark.version
     if not bookmark.version or bookmark.complete or bookmark.scope != scope:
@@ -437,9 +397,9 @@ def _mode(bookmark: Bookmark, scope: str, now: float, rules: Rules) -> Mode:
     return "healing" if bookmark.newly_failed and abs(age) < rules.fresh else "new"
 
 
-def _successor(bookmark: Bookmark, scope: str, now: float) -> Bookmark:
+def _successor(bookmark: SweepBookmark, scope: str, now: float) -> SweepBookmark:
     """The bookmark of a new sweep, after the one given."""
-    return Bookmark(
+    return SweepBookmark(
         version=max(int(now), bookmark.version + 1),
         scope=scope,
         failed_before=[*(bookmark.failed if bookmark.finished else bookmark.failed_before)],
@@ -447,12 +407,6 @@ def _successor(bookmark: Bookmark, scope: str, now: float) -> Bookmark:
         short_sweeps=bookmark.short_sweeps,
         source_time=bookmark.source_time,
     )
-
-
-def _is_short(count: int, last: int | None, max_shrink_percent: float) -> bool:
-    """Whether there are fewer than last time, by more than allowed and more than one."""
-    gone = (last or 0) - count
-    return gone > 1 and gone * 100 > max_shrink_percent * (last or 0)
 
 
 def _bytes(machine_id: str) -> int:

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tap_mde_kbs.export.download import GZIP, Storage
-from tap_mde_kbs.export.export import ListOfFiles
-from tap_mde_kbs.export.records import THREADS, Vulnerabilities, spellings
+from tap_mde_kbs.export.calls import newest_export
+from tap_mde_kbs.export.download import GZIP, Downloader
+from tap_mde_kbs.export.records import THREADS, Records, spellings
 from tap_mde_kbs.tap import TapMdeKbs
 from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant
 
@@ -87,16 +87,15 @@ def parts(there: Tenant) -> tuple[dict[str, float], int]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        links = [*ListOfFiles(tap, tap.connection).ask({}).links.values()]
+        links = [*newest_export(tap.client).links.values()]
         paths = [folder / f"{number}.json.gz" for number in range(len(links))]
-        storage = Storage(60, "benchmark")
-        clocked("download, checked", lambda: [storage.fetch(*pair) for pair in zip(links, paths, strict=True)])
+        downloader = Downloader(60, "benchmark")
+        clocked("download, checked", lambda: [downloader.fetch(*pair) for pair in zip(links, paths, strict=True)])
         clocked("of that: inflate", lambda: [*map(inflate, paths)])
         clocked("floor: inflate and parse", lambda: [*map(parse, paths)])
-        (folder / "database").mkdir()
-        with Vulnerabilities(folder / "database") as records:
-            clocked("inflate, parse, store", lambda: [records.load(path) for path in paths])
-            clocked("group", lambda: (records.missed_on(), [*records.kb_cves()], sum(1 for _ in records.missing())))
+        with Records() as records:
+            clocked("inflate, parse, store", lambda: [*map(records.load, paths)])
+            clocked("group", lambda: ([*records.kb_cves()], sum(1 for _ in records.missing())))
             return seconds, records.count
 
 

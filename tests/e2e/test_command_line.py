@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tap_mde_kbs import schema as schemas
 from tap_mde_kbs import settings
+from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
 from tests.support.singer import UNLIMITED, Messages, clean_environ, run_command, run_tap, trust
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class TestWhatItSaysOfItself:
 
     def test_it_runs_as_a_module_entry_that_python_finds(self, tmp_path: Path) -> None:
         """The tap's own modules need nothing of the simulator, the demo or the tests."""
-        code = "import sys, tap_mde_kbs.tap; print([m for m in sys.modules if 'simulator' in m or m == 'faker'])"
+        code = "import sys, tap_mde_kbs.cli; print([m for m in sys.modules if 'simulator' in m or m == 'faker'])"
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
@@ -133,18 +133,19 @@ class TestDiscovery:
             "missing_kbs": ["machine_id", "id"],
             "missing_kbs_checks": ["machine_id", "sweep"],
         }
-        for name, schema in (
-            ("machines", schemas.MACHINES),
-            ("missing_kbs", schemas.MISSING_KBS),
-            ("missing_kbs_checks", schemas.MISSING_KBS_CHECKS),
+        for name, table in (
+            ("machines", MACHINES),
+            ("missing_kbs", MISSING_KBS),
+            ("missing_kbs_checks", MISSING_KBS_CHECKS),
         ):
             entry = found[name]
+            columns = [field.column for field in table.fields]
             Draft202012Validator.check_schema(entry["schema"])
-            assert set(entry["schema"]["properties"]) == set(schema["properties"])
+            assert list(entry["schema"]["properties"]) == columns
             assert entry["replication_method"] == "FULL_TABLE"
             metadata = {tuple(item["breadcrumb"]): item["metadata"] for item in entry["metadata"]}
             assert metadata[()]["table-key-properties"] == entry["key_properties"]
-            for column in schema["properties"]:
+            for column in columns:
                 inclusion = "automatic" if column in entry["key_properties"] else "available"
                 assert metadata["properties", column]["inclusion"] == inclusion
 

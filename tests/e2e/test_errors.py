@@ -15,7 +15,8 @@ import pytest
 
 from mde_simulator import Fault
 from tap_mde_kbs import errors
-from tap_mde_kbs.tap import JsonFile, TapMdeKbs
+from tap_mde_kbs.cli import JsonFile
+from tap_mde_kbs.tap import TapMdeKbs
 from tests.support.catalogs import discovered
 from tests.support.singer import HURRIED, UNLIMITED, Messages, run_tap
 

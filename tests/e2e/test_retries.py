@@ -14,7 +14,7 @@ import pytest
 
 from mde_simulator import Fault, Fleet
 from tap_mde_kbs.api.auth import SignIn
-from tap_mde_kbs.api.http import Session
+from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.settings import endpoints
 from tests.support.singer import HURRIED, Messages, Target, lacking, run_tap
 

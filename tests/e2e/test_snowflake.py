@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mde_simulator import Fleet
-from tap_mde_kbs import schema as schemas
+from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
 from tests.support.environments import ROOT, settings_of
 from tests.support.pipeline import Loader, Pipeline
 from tests.support.singer import clean_environ
@@ -118,13 +118,13 @@ def test_the_models_build_on_tables_with_our_names_and_types(
     for row in warehouse.query(COLUMNS):
         found.setdefault(row["table_name"], {})[row["column_name"]] = row["data_type"]
     streams = {
-        "MACHINES": schemas.MACHINES,
-        "MISSING_KBS": schemas.MISSING_KBS,
-        "MISSING_KBS_CHECKS": schemas.MISSING_KBS_CHECKS,
+        "MACHINES": MACHINES,
+        "MISSING_KBS": MISSING_KBS,
+        "MISSING_KBS_CHECKS": MISSING_KBS_CHECKS,
     }
     assert found == {
-        table: {name.upper(): column_type(prop) for name, prop in schema["properties"].items()}
-        for table, schema in streams.items()
+        table: {name.upper(): column_type(prop) for name, prop in fields.schema["properties"].items()}
+        for table, fields in streams.items()
     }
     build(programs, tmp_path)
     known = warehouse.query("SELECT * FROM analytics.machine_compliance WHERE is_known")

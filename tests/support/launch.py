@@ -52,7 +52,7 @@ class Program:
     entry: str
 
 
-TAP_MDE_KBS = Program("tap-mde-kbs", "tap_mde_kbs.tap:main")
+TAP_MDE_KBS = Program("tap-mde-kbs", "tap_mde_kbs.cli:main")
 TARGET_POSTGRES = Program("target-postgres", "target_postgres.target:TargetPostgres.cli")
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tap_mde_kbs import schema as schemas
+from tap_mde_kbs import schema
 from tap_mde_kbs.errors import API_REMEDIES, SIGN_IN_REMEDIES
 from tap_mde_kbs.settings import CLOUDS
 from tests.support.singer import TAP
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 README = Path(__file__).parents[2] / "README.md"
 STREAMS = {
-    "machines": ("`id`", "Every machine that the tenant lists and the application may see.", schemas.MACHINES),
-    "missing_kbs": ("`machine_id`, `id`", "The security updates that each machine lacks.", schemas.MISSING_KBS),
+    "machines": ("`id`", "Every machine that the tenant lists and the application may see.", schema.MACHINES.schema),
+    "missing_kbs": ("`machine_id`, `id`", "The security updates that each machine lacks.", schema.MISSING_KBS.schema),
     "missing_kbs_checks": (
         "`machine_id`, `sweep`",
         "What became of each machine in each sweep, written right after its KBs; nothing ever deletes a row.",
-        schemas.MISSING_KBS_CHECKS,
+        schema.MISSING_KBS_CHECKS.schema,
     ),
     "kb_cves": (
         "`kb_id`, `cve_id`",
         "Which CVEs an update closes, and how bad they are: only where missing_kbs_source is an export.",
-        schemas.KB_CVES,
+        schema.KB_CVES.schema,
     ),
 }
 
@@ -41,9 +41,9 @@ def kind(schema: dict[str, Any]) -> str:
 
 def streams() -> Iterator[str]:
     """A table of columns for each stream."""
-    for name, (keys, what, schema) in STREAMS.items():
+    for name, (keys, what, columns) in STREAMS.items():
         yield from ("", f"### `{name}`", "", f"{what} Key: {keys}.", "", "| column | type | |", "|---|---|---|")
-        for column, prop in schema["properties"].items():
+        for column, prop in columns["properties"].items():
             yield f"| `{column}` | {kind(prop)} | {prop.get('description', '')} |"
     yield ""
 

@@ -62,10 +62,10 @@ def _kind(prop: Mapping[str, Any]) -> str:
 
 
 COLUMNS = {
-    "machines": kinds(MACHINES),
-    "missing_kbs": kinds(MISSING_KBS),
-    "missing_kbs_checks": kinds(MISSING_KBS_CHECKS),
-    "kb_cves": kinds(KB_CVES),
+    "machines": kinds(MACHINES.schema),
+    "missing_kbs": kinds(MISSING_KBS.schema),
+    "missing_kbs_checks": kinds(MISSING_KBS_CHECKS.schema),
+    "kb_cves": kinds(KB_CVES.schema),
 }
 
 

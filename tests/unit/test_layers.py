@@ -7,15 +7,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TAP = (
+    "cli",
     "tap",
-    "doctor",
-    "streams",
-    "export.export progress",
-    "api.client sweep.sweep export.download",
-    "api.auth api.http schema sweep.pool export.records sweep.machine_list",
-    "api.governor messages state",
-    "settings",
-    "errors",
+    "doctor streams",
+    "runner",
+    "export.source",
+    "export.files export.pages export.loaded",
+    "export.calls export.download export.records",
+    "api.machines",
+    "api.client",
+    "api.auth",
+    "api.session api.credentials",
+    "api.http",
+    "api.governor",
+    "progress",
+    "sweep.sweep",
+    "sweep.pool sweep.machine_list sweep.verdict",
+    "schema messages state settings",
+    "errors signals patience",
 )
 """From top to bottom; a module imports only from layers below its own (what only types need is free)."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from mde_simulator import Fault, Fleet, Simulator
-from tap_mde_kbs import schema as schemas
+from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, Unlisted, camel_case, date_time
 from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ COLUMNS = {
     },
 }
 SCHEMAS = {
-    "machines": schemas.MACHINES,
-    "missing_kbs": schemas.MISSING_KBS,
-    "missing_kbs_checks": schemas.MISSING_KBS_CHECKS,
+    "machines": MACHINES.schema,
+    "missing_kbs": MISSING_KBS.schema,
+    "missing_kbs_checks": MISSING_KBS_CHECKS.schema,
 }
 KEYS = {"machines": ["id"], "missing_kbs": ["machine_id", "id"], "missing_kbs_checks": ["machine_id", "sweep"]}
 
@@ -125,7 +125,7 @@ class TestTheContract:
 
 
 def test_nested_names_are_snake_case_too() -> None:
-    properties = schemas.MACHINES["properties"]
+    properties = MACHINES.schema["properties"]
     assert list(properties["ip_addresses"]["items"]["properties"]) == [
         "ip_address",
         "mac_address",
@@ -141,26 +141,25 @@ def test_nested_names_are_snake_case_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "column"),
+    ("column", "name"),
     [
-        ("computerDnsName", "computer_dns_name"),
+        ("computer_dns_name", "computerDnsName"),
         ("id", "id"),
-        ("isAadJoined", "is_aad_joined"),
-        ("OSPlatform", "os_platform"),
-        ("cveId", "cve_id"),
-        ("vmId", "vm_id"),
+        ("is_aad_joined", "isAadJoined"),
+        ("os_platform", "osPlatform"),
+        ("vm_id", "vmId"),
     ],
 )
-def test_snake_case(name: str, column: str) -> None:
-    assert schemas.snake_case(name) == column
+def test_camel_case(column: str, name: str) -> None:
+    assert camel_case(column) == name
 
 
 class Notes(list[str]):
     """What a person was warned of."""
 
     @property
-    def unlisted(self) -> schemas.Unlisted:
-        return schemas.Unlisted(self.append)
+    def unlisted(self) -> Unlisted:
+        return Unlisted(self.append)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +185,7 @@ class Notes(list[str]):
 )
 def test_date_times_are_written_in_utc_with_no_more_than_six_decimals(given: str, written: str) -> None:
     """A target reads no seventh decimal, and takes an absent zone for its own."""
-    assert schemas.date_time(given, Notes().unlisted) == written
+    assert date_time(given) == written
 
 
 @pytest.mark.parametrize(
@@ -207,7 +206,7 @@ def test_date_times_are_written_in_utc_with_no_more_than_six_decimals(given: str
 )
 def test_what_is_no_date_time_becomes_null_with_a_warning(given: object) -> None:
     notes = Notes()
-    record = schemas.machine_fields({"id": "a", "lastSeen": given}, notes.unlisted)
+    record = MACHINES.from_wire({"id": "a", "lastSeen": given}, notes.unlisted)
     assert record["last_seen"] is None
     assert notes == ["machine.lastSeen had a value of another type than documented: null instead."]
 
@@ -235,7 +234,7 @@ def test_what_is_no_date_time_becomes_null_with_a_warning(given: object) -> None
 )
 def test_what_can_be_read_is_read_without_a_warning(field: str, given: object, column: str, written: object) -> None:
     notes = Notes()
-    record = schemas.machine_fields({"id": "a", field: given}, notes.unlisted)
+    record = MACHINES.from_wire({"id": "a", field: given}, notes.unlisted)
     if field == "ipAddresses":
         written = [{"ip_address": "", "mac_address": None, "type": None, "operational_status": None}]
     assert record[column] == written
@@ -268,7 +267,7 @@ def test_a_value_of_a_wrong_type_becomes_null_with_one_warning(field: str, given
     notes = Notes()
     unlisted = notes.unlisted
     for _ in range(3):
-        record = schemas.machine_fields({"id": "a", field: given}, unlisted)
+        record = MACHINES.from_wire({"id": "a", field: given}, unlisted)
         assert record[MACHINE[field][0]] is None
     assert notes == [f"machine.{field} had a value of another type than documented: null instead."]
 
@@ -284,7 +283,7 @@ def test_a_field_nobody_listed_is_dropped_with_one_warning_at_every_level() -> N
         "vmMetadata": {"vmId": "v", "region": "x"},
     }
     for _ in range(3):
-        record = schemas.machine_fields(stranger, unlisted)
+        record = MACHINES.from_wire(stranger, unlisted)
     assert set(record) == {column for column, _ in MACHINE.values()}
     assert [note.partition(" ")[0] for note in notes] == [
         "machine.newOne",
@@ -295,7 +294,7 @@ def test_a_field_nobody_listed_is_dropped_with_one_warning_at_every_level() -> N
 
 def test_a_warning_of_a_strange_name_is_one_line_that_a_terminal_can_show() -> None:
     notes = Notes()
-    schemas.machine_fields({"id": "a", "evil\x1b[31m\nname" + "x" * 500: 1}, notes.unlisted)
+    MACHINES.from_wire({"id": "a", "evil\x1b[31m\nname" + "x" * 500: 1}, notes.unlisted)
     assert len(notes[0]) < 200
     assert notes[0].isprintable()
 
@@ -310,8 +309,8 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("fields", "names", "schema", "more"),
     [
-        (schemas.machine_fields, MACHINE, schemas.MACHINES, {}),
-        (schemas.kb_fields, KB, schemas.MISSING_KBS, {"machine_id": "m"}),
+        (MACHINES.from_wire, MACHINE, MACHINES.schema, {}),
+        (MISSING_KBS.from_wire, KB, MISSING_KBS.schema, {"machine_id": "m"}),
     ],
     ids=["machine", "kb"],
 )

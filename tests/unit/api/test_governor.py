@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_mde_kbs.api.governor import Governor, Stopped, retry_after
+from tap_mde_kbs.api.governor import Governor, retry_after
+from tap_mde_kbs.errors import Stopped
 from tests.support.virtual import TICK, Clock
 
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))

@@ -5,20 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs.errors import SettingsError
-from tap_mde_kbs.export.records import (
-    COLUMNS,
-    KbCve,
-    MalformedError,
-    MissingKb,
-    Vulnerabilities,
-    require,
-    spellings,
-)
+from tap_mde_kbs import schema
+from tap_mde_kbs.errors import MalformedFileError, SettingsError, TapError
+from tap_mde_kbs.export import records as module
+from tap_mde_kbs.export.records import PROPERTIES, Records, require_duckdb, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +40,9 @@ def pascal(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Iterator[Vulnerabilities]:
+def records() -> Iterator[Records]:
     """No record yet."""
-    (tmp_path / "database").mkdir()
-    with Vulnerabilities(tmp_path / "database") as found:
+    with Records() as found:
         yield found
 
 
@@ -69,7 +63,12 @@ def lines(*found: dict[str, Any]) -> str:
     return "".join(json.dumps(pascal(one)) + "\n" for one in found)
 
 
-def test_an_update_is_missing_once_however_many_records_say_so(records: Vulnerabilities, file: Path) -> None:
+def missed(records: Records, column: str) -> list[tuple[str, Any]]:
+    """A column of every missing update, each with its machine."""
+    return [(machine_id, kb[column]) for machine_id, kbs in records.missing() for kb in kbs]
+
+
+def test_an_update_is_missing_once_however_many_records_say_so(records: Records, file: Path) -> None:
     """Distinct CVEs and products; the earliest of the times; name and link from wherever they are."""
     link = {"recommendedSecurityUpdateUrl": "https://example.com/1", "recommendedSecurityUpdate": "March 2026"}
     text = lines(
@@ -78,19 +77,26 @@ def test_an_update_is_missing_once_however_many_records_say_so(records: Vulnerab
         record("b", "100", "CVE-2", softwareName="edge", **link),
         record("a", "100", "CVE-1"),
     )
-    assert records.load(write(file, text)) == 4
+    records.load(write(file, text))
+    assert records.count == 4
+    a = {"machine_id": "a", "id": "100", "name": None, "url": None, "first_seen_at": None}
+    b = {
+        "machine_id": "b",
+        "id": "100",
+        "name": "March 2026",
+        "url": "https://example.com/1",
+        "first_seen_at": "2026-01-02T10:00:00Z",
+    }
     assert list(records.missing()) == [
-        ("a", [MissingKb("100", None, None, ["windows_10"], 1, None)]),
-        (
-            "b",
-            [
-                MissingKb(
-                    "100", "March 2026", "https://example.com/1", ["edge", "windows_10"], 2, "2026-01-02T10:00:00Z"
-                )
-            ],
-        ),
+        ("a", [{**a, "products_names": ["windows_10"], "machine_missed_on": 2, "cve_addressed": 1}]),
+        ("b", [{**b, "products_names": ["edge", "windows_10"], "machine_missed_on": 2, "cve_addressed": 2}]),
     ]
-    assert records.missed_on() == {"100": 2}
+
+
+def test_products_without_a_name_are_left_out(records: Records, file: Path) -> None:
+    unnamed = lines(record("a", "100", "CVE-1", softwareName=""), record("a", "100", "CVE-2", softwareName=None))
+    records.load(write(file, unnamed))
+    assert missed(records, "products_names") == [("a", [])]
 
 
 @pytest.mark.parametrize(
@@ -105,28 +111,27 @@ def test_an_update_is_missing_once_however_many_records_say_so(records: Vulnerab
     ids=["no update", "an empty one", "no CVE", "another vendor", "no vendor"],
 )
 def test_what_is_no_missing_update_still_says_that_the_machine_is_there(
-    records: Vulnerabilities, file: Path, other: dict[str, Any]
+    records: Records, file: Path, other: dict[str, Any]
 ) -> None:
     records.load(write(file, lines(other)))
     assert list(records.missing()) == [("a", [])]
-    assert records.devices() == ["a"]
-    assert records.missed_on() == {}
+    assert records.machines() == ["a"]
     assert list(records.kb_cves()) == []
 
 
-def test_a_record_without_a_machine_is_nobodys(records: Vulnerabilities, file: Path) -> None:
+def test_a_record_without_a_machine_is_nobodys(records: Records, file: Path) -> None:
     records.load(write(file, lines(record("", "100", "CVE-1"), record("a", "100", "CVE-1"))))
-    assert records.missed_on() == {"100": 1}
+    assert missed(records, "machine_missed_on") == [("a", 1)]
 
 
-def test_the_number_of_an_update_may_be_a_number(records: Vulnerabilities, file: Path) -> None:
+def test_the_number_of_an_update_may_be_a_number(records: Records, file: Path) -> None:
     one = record("a", None, "CVE-1", recommendedSecurityUpdateId=100, cvssScore="7.8")
     records.load(write(file, lines(one)))
-    assert [kb.id for _, kbs in records.missing() for kb in kbs] == ["100"]
-    assert [cve.cvss_score for cve in records.kb_cves()] == [7.8]
+    assert missed(records, "id") == [("a", "100")]
+    assert [cve["cvss_score"] for cve in records.kb_cves()] == [7.8]
 
 
-def test_a_cve_is_as_bad_as_on_the_worst_of_machines(records: Vulnerabilities, file: Path) -> None:
+def test_a_cve_is_as_bad_as_on_the_worst_of_machines(records: Records, file: Path) -> None:
     """Each by its own worst; words that nobody knows are no worse than the least, and none is none."""
 
     def known(severity: str | None, score: float | None, level: str | None, cve: str = "CVE-1") -> dict[str, Any]:
@@ -140,13 +145,17 @@ def test_a_cve_is_as_bad_as_on_the_worst_of_machines(records: Vulnerabilities, f
         known("Unheard", None, None, "CVE-2"),
         known(None, None, "ExploitIsPublic", "CVE-2"),
         known(None, 0, "NoExploit", "CVE-3"),
+        known("", None, "", "CVE-3"),
+        record("a", "100", "CVE-3", cvssScore="NaN"),
+        record("b", "100", "CVE-3", cvssScore="high"),
     )
     records.load(write(file, text))
-    assert list(records.kb_cves()) == [
-        KbCve("100", "CVE-1", "Critical", 9.1, "ExploitIsInKit"),
-        KbCve("100", "CVE-2", "Unheard", None, "ExploitIsPublic"),
-        KbCve("100", "CVE-3", None, 0.0, "NoExploit"),
+    assert [tuple(cve.values()) for cve in records.kb_cves()] == [
+        ("100", "CVE-1", "Critical", 9.1, "ExploitIsInKit"),
+        ("100", "CVE-2", "Unheard", None, "ExploitIsPublic"),
+        ("100", "CVE-3", None, 0.0, "NoExploit"),
     ]
+    assert [*next(records.kb_cves())] == [*schema.KB_CVES.schema["properties"]]
 
 
 @pytest.mark.parametrize(
@@ -164,9 +173,10 @@ def test_a_cve_is_as_bad_as_on_the_worst_of_machines(records: Vulnerabilities, f
     ],
     ids=["lines", "no lines", "CRLF", "spanning lines", "camelCase", "both cases", "an array", "upper case"],
 )
-def test_every_way_to_write_the_same_is_read(records: Vulnerabilities, file: Path, text: str) -> None:
-    assert records.load(write(file, text)) == 2
-    assert [(device, [kb.id for kb in kbs]) for device, kbs in records.missing()] == [("a", ["100"]), ("b", ["100"])]
+def test_every_way_to_write_the_same_is_read(records: Records, file: Path, text: str) -> None:
+    records.load(write(file, text))
+    assert records.count == 2
+    assert missed(records, "id") == [("a", "100"), ("b", "100")]
 
 
 @pytest.mark.parametrize(
@@ -181,26 +191,26 @@ def test_every_way_to_write_the_same_is_read(records: Vulnerabilities, file: Pat
     ],
     ids=["cut", "a number", "a word", "another property", "a page", "an answer"],
 )
-def test_of_a_malformed_file_nothing_is_taken(records: Vulnerabilities, file: Path, text: str) -> None:
-    with pytest.raises(MalformedError):
+def test_of_a_malformed_file_nothing_is_taken(records: Records, file: Path, text: str) -> None:
+    with pytest.raises(MalformedFileError):
         records.load(write(file, text))
-    assert records.devices() == []
+    assert records.machines() == []
     records.load(write(file, lines(record("a", "100", "CVE-1"))))
-    assert records.devices() == ["a"]
+    assert records.machines() == ["a"]
 
 
 def test_a_property_that_the_beginning_leaves_out_is_spelled_like_the_rest() -> None:
     """Files leave out what is null: the first megabyte may have no CVSS score."""
     [names] = spellings(b'{"DeviceId": "a", "Cveid": "CVE-1"}')
     assert names == {
-        **{name: name[0].upper() + name[1:] for name in COLUMNS},
+        **{name: name[0].upper() + name[1:] for name in PROPERTIES},
         "cveId": "Cveid",
     }
     [names] = spellings(b'{"deviceId" : "a"}')
-    assert names == {name: name for name in COLUMNS}
+    assert names == {name: name for name in PROPERTIES}
 
 
-def test_machines_come_in_order_from_the_one_asked_for(records: Vulnerabilities, file: Path) -> None:
+def test_machines_come_in_order_from_the_one_asked_for(records: Records, file: Path) -> None:
     records.load(write(file, lines(*(record(device, "100", "CVE-1") for device in "dbca"))))
     assert [device for device, _ in records.missing()] == ["a", "b", "c", "d"]
     assert [device for device, _ in records.missing("bb")] == ["c", "d"]
@@ -211,4 +221,15 @@ def test_machines_come_in_order_from_the_one_asked_for(records: Vulnerabilities,
 def test_without_duckdb_a_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(SettingsError, match=r"tap-mde-kbs\[export\]"):
-        require()
+        require_duckdb()
+
+
+def test_a_full_disk_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, file: Path, tmp_path: Path) -> None:
+    """DuckDB may take so little that it can't even hold one file's records; nothing is left behind."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(module, "MEMORY", "1MB")
+    write(file, lines(*(record(f"{number:040}", "100", "CVE-1") for number in range(20_000))))
+    with pytest.raises(TapError, match="Free some disk there, or name another folder in TMPDIR"), Records() as records:
+        records.load(file)
+    assert [*tmp_path.iterdir()] == [file]

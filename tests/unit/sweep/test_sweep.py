@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_mde_kbs.api.governor import Stopped
-from tap_mde_kbs.state import Bookmark
-from tap_mde_kbs.sweep.pool import NotFound, Threads, Unavailable
-from tap_mde_kbs.sweep.sweep import RULES, ApiDown, Listed, Outcome, Sweep, Verdict, believe, sweeps
+from tap_mde_kbs.errors import ApiDownError, NoAnswerError, NotFoundError, Stopped
+from tap_mde_kbs.state import SweepBookmark
+from tap_mde_kbs.sweep.pool import Threads
+from tap_mde_kbs.sweep.sweep import RULES, Listed, Outcome, Sweep, sweeps
+from tap_mde_kbs.sweep.verdict import Verdict, believe
 from tests.support.virtual import Clock, Desk
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Tenant:
     answers: dict[str, list[str]] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     clock: Clock = field(default_factory=Clock)
-    bookmark: Bookmark = field(default_factory=Bookmark)
+    bookmark: SweepBookmark = field(default_factory=SweepBookmark)
     written: list[list[tuple[str, str]]] = field(default_factory=list)
     asked: list[list[str]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
@@ -78,11 +79,11 @@ class Tenant:
         left = self.answers.get(machine_id, ["ok"])
         answer = left.pop(0) if len(left) > 1 else left[0]
         if answer == "404":
-            raise NotFound
+            raise NotFoundError(answer)
         if answer == "403":
             raise PermissionError(answer)
         if answer != "ok":
-            raise Unavailable(answer)
+            raise NoAnswerError(answer)
         return f"KBs of {machine_id}"
 
     def sweeps(self, desk: Desk[str], scope: str = "scope", *, believed: bool = True) -> Iterator[Sweep[str]]:
@@ -94,7 +95,7 @@ class Tenant:
             pool=desk,
             now=self.clock.wall,
             sleep=desk.sleep,
-            listing_believed=believed,
+            list_believed=believed,
         )
 
     def run(self, scope: str = "scope", *, believed: bool = True, stop_after: int | None = None) -> list[Verdict]:
@@ -119,6 +120,7 @@ class Tenant:
                     if len(written) == stop_after:
                         return verdicts
                     written.append((outcome.machine_id, outcome.kind))
+                    sweep.written(outcome)
                 assert sweep.verdict is not None
                 assert sweep.left == 0
                 verdicts.append(sweep.verdict)
@@ -129,11 +131,11 @@ class Tenant:
                 self.store(sweep.bookmark)
         return verdicts
 
-    def store(self, bookmark: Bookmark) -> None:
+    def store(self, bookmark: SweepBookmark) -> None:
         """As STATE would be, through JSON."""
         stored = json.dumps(bookmark.to_dict())
         assert len(stored) < 7700
-        self.bookmark = Bookmark.from_dict(json.loads(stored))
+        self.bookmark = SweepBookmark.from_dict(json.loads(stored))
         assert self.bookmark == bookmark
 
     def kinds(self) -> Counter[str]:
@@ -165,8 +167,9 @@ def test_no_more_machines_are_asked_ahead_than_calls_may_be_in_flight(size: int)
     tenant = Tenant(names(30), size=size)
     desk = Desk(tenant.ask, size=size)
     for sweep in tenant.sweeps(desk):
-        for written, _ in enumerate(sweep.outcomes(), start=1):
-            assert len(desk.asked) <= written - 1 + size
+        for written, outcome in enumerate(sweep.outcomes()):
+            assert len(desk.asked) <= written + size
+            sweep.written(outcome)
     assert desk.waiting == size
 
 
@@ -187,9 +190,12 @@ def test_the_cursor_moves_only_when_the_machine_has_been_written() -> None:
     """What is stored while a machine's rows are being written does not count that machine."""
     tenant = Tenant(names(5))
     (sweep,) = tenant.sweeps(Desk(tenant.ask))
-    stored = [(sweep.bookmark.after, sweep.bookmark.answered) for _ in sweep.outcomes()]
+    stored = []
+    for outcome in sweep.outcomes():
+        stored.append((sweep.bookmark.after, sweep.bookmark.answered))
+        sweep.written(outcome)
+        assert sweep.bookmark.after == outcome.machine_id
     assert stored == [*zip([None, *names(4)], range(5), strict=True)]
-    assert sweep.bookmark.after == names(5)[-1]
 
 
 def test_what_is_neither_a_404_nor_a_missing_answer_ends_the_sweep_with_the_cursor_kept() -> None:
@@ -270,7 +276,7 @@ def test_a_storm_of_404s_is_survived_within_the_bounds_of_state() -> None:
 def test_ten_machines_in_a_row_without_an_answer_end_the_run() -> None:
     """A dead API is noticed after few calls; the next run asks the ten in their turn."""
     tenant = Tenant(names(100), {name: ["503", "ok"] for name in names(100)[20:40]})
-    with pytest.raises(ApiDown, match=r"10 machines in a row gave no answer \(503\)"):
+    with pytest.raises(ApiDownError, match=r"10 machines in a row gave no answer \(503\)"):
         tenant.run()
     assert len(tenant.asked[-1]) <= 33
     assert tenant.bookmark.after == names(100)[19]
@@ -296,7 +302,7 @@ def test_skipped_machines_are_no_sign_of_life() -> None:
         {name: ["503"] for name in names(40)},
         skipped={name for number, name in enumerate(names(40)) if number % 2},
     )
-    with pytest.raises(ApiDown):
+    with pytest.raises(ApiDownError):
         tenant.run()
     assert tenant.bookmark.after is None
 
@@ -305,7 +311,7 @@ def test_over_fifty_failed_machines_end_the_run_and_are_not_forgotten() -> None:
     """Fifty are kept as failed, the others as deferred; the next run asks all of them."""
     ill = names(600)[::5]
     tenant = Tenant(names(600), {name: ["500"] for name in ill})
-    with pytest.raises(ApiDown, match=r"51 machines gave no answer \(500\)"):
+    with pytest.raises(ApiDownError, match=r"51 machines gave no answer \(500\)"):
         tenant.run()
     assert len(tenant.bookmark.failed) == 50
     known = {*tenant.bookmark.failed, *tenant.bookmark.deferred}
@@ -559,7 +565,7 @@ def test_killed_anywhere_and_run_again_is_one_sweep_with_every_outcome(stop_afte
         names(20)[15]: ["500", "404", "ok"],
     }
     tenant = Tenant(names(20), {name: [*them] for name, them in answers.items()})
-    tenant.bookmark = Bookmark(failed_before=[names(20)[9]])
+    tenant.bookmark = SweepBookmark(failed_before=[names(20)[9]])
     tenant.run(stop_after=stop_after)
     if not tenant.bookmark.complete:
         tenant.run()
@@ -572,7 +578,7 @@ def test_killed_anywhere_and_run_again_is_one_sweep_with_every_outcome(stop_afte
 def test_machines_that_failed_or_wait_are_asked_again_when_a_sweep_is_resumed() -> None:
     """Those that left the list in between are dropped, new ones ahead of the cursor are asked."""
     tenant = Tenant(names(100))
-    tenant.bookmark = Bookmark(
+    tenant.bookmark = SweepBookmark(
         version=int(tenant.clock.wall()) - 60,
         scope="scope",
         after=names(100)[49],
@@ -698,8 +704,9 @@ def test_a_sweep_that_takes_days_is_not_followed_by_another_in_the_same_run() ->
     seen = 0
     for sweep in tenant.sweeps(Desk(tenant.ask)):
         seen += 1
-        for _ in sweep.outcomes():
+        for outcome in sweep.outcomes():
             tenant.clock.now += 3 * HOUR
+            sweep.written(outcome)
     assert seen == 1
 
 
@@ -745,10 +752,10 @@ def test_the_bookmark_stays_within_state_whatever_the_fleet(length: int, held: i
     fleet = [name.rjust(length, "f") for name in names(600)]
     ill = fleet[::2]
     tenant = Tenant(fleet, {name: ["500"] for name in ill})
-    tenant.bookmark = Bookmark(failed_before=fleet[1 : 2 * held : 2])
+    tenant.bookmark = SweepBookmark(failed_before=fleet[1 : 2 * held : 2])
     largest = 0
     for _ in range(4):
-        with pytest.raises(ApiDown):
+        with pytest.raises(ApiDownError):
             tenant.run()
         largest = max(largest, len(json.dumps(tenant.bookmark.to_dict())))
         assert held - 1 <= len(tenant.bookmark.failed) <= held
@@ -757,13 +764,13 @@ def test_the_bookmark_stays_within_state_whatever_the_fleet(length: int, held: i
 
 def test_every_state_has_every_key() -> None:
     """A merge keeps a key that is left out, so nothing is ever said by leaving one out."""
-    assert [*Bookmark().to_dict()] == KEYS
-    assert [*Bookmark.from_dict({"version": 7}).to_dict()] == KEYS
+    assert [*SweepBookmark().to_dict()] == KEYS
+    assert [*SweepBookmark.from_dict({"version": 7}).to_dict()] == KEYS
 
 
 def test_what_was_stored_does_not_change_with_the_sweep() -> None:
     """The writer of STATE may hold it back."""
-    bookmark = Bookmark(deferred=["a"], failed=["b"], failed_before=["c"])
+    bookmark = SweepBookmark(deferred=["a"], failed=["b"], failed_before=["c"])
     stored = bookmark.to_dict()
     for ids in (bookmark.deferred, bookmark.failed, bookmark.failed_before):
         ids.append("d")
@@ -791,7 +798,7 @@ json_values = st.recursive(
 @given(st.dictionaries(st.sampled_from(KEYS) | st.text(), json_values) | json_values)
 def test_a_sweep_can_begin_from_any_state_whatever(state: object) -> None:
     """Older versions, other taps, hand-written states: whatever it is, everybody gets asked."""
-    tenant = Tenant(names(3), bookmark=Bookmark.from_dict(state))
+    tenant = Tenant(names(3), bookmark=SweepBookmark.from_dict(state))
     assert [*tenant.bookmark.to_dict()] == KEYS
     tenant.run()
     assert {*tenant.asked[-1]} == {*names(3)}
@@ -813,10 +820,10 @@ def test_a_sweep_can_begin_from_any_state_whatever(state: object) -> None:
 )
 def test_an_odd_cursor_is_no_cursor_but_the_rest_is_kept(key: str, odd: object) -> None:
     """Otherwise machines nobody asked could pass for checked."""
-    whole = Bookmark(version=9, scope="s", after="m", answered=3, answered_last=8, failed_before=["x"]).to_dict()
-    kept = Bookmark(version=9, answered_last=8, failed_before=["x"])
-    assert Bookmark.from_dict({**whole, key: odd}) == kept
-    assert Bookmark.from_dict({name: whole[name] for name in whole if name != key}) == kept
+    whole = SweepBookmark(version=9, scope="s", after="m", answered=3, answered_last=8, failed_before=["x"]).to_dict()
+    kept = SweepBookmark(version=9, answered_last=8, failed_before=["x"])
+    assert SweepBookmark.from_dict({**whole, key: odd}) == kept
+    assert SweepBookmark.from_dict({name: whole[name] for name in whole if name != key}) == kept
 
 
 def test_the_newest_rows_time_survives_a_new_sweep() -> None:
@@ -835,7 +842,7 @@ def read(pool: Threads[str], ids: Iterable[str]) -> list[str]:
     for machine_id in ids:
         try:
             answers.append(pool.result(machine_id))
-        except (NotFound, Unavailable) as error:
+        except (NotFoundError, NoAnswerError) as error:
             answers.append(type(error).__name__)
     return answers
 
@@ -854,10 +861,10 @@ def test_threads_ask_as_many_at_a_time_as_they_are_and_answer_in_any_order() -> 
             pool.submit(name)
         assert read(pool, reversed(names(6))) == [
             f"KBs of {names(6)[5]}",
-            "Unavailable",
+            "NoAnswerError",
             f"KBs of {names(6)[3]}",
             f"KBs of {names(6)[2]}",
-            "NotFound",
+            "NotFoundError",
             f"KBs of {names(6)[0]}",
         ]
 
@@ -873,13 +880,16 @@ def test_a_real_sweep_over_threads_is_the_same_as_any() -> None:
 
     with Threads(ask, 4) as pool:
         (sweep,) = sweeps(
-            Bookmark(),
+            SweepBookmark(),
             [Listed(name, asked=True) for name in machines],
             scope="s",
             pool=pool,
             sleep=lambda _: None,
         )
-        written = [outcome.machine_id for outcome in sweep.outcomes()]
+        written = []
+        for outcome in sweep.outcomes():
+            written.append(outcome.machine_id)
+            sweep.written(outcome)
     late = machines[5:7]
     assert written == [name for name in machines if name not in late] + late
     assert sweep.verdict is not None

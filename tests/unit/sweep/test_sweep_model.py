@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tap_mde_kbs.state import Bookmark
-from tap_mde_kbs.sweep.pool import NotFound, Unavailable
-from tap_mde_kbs.sweep.sweep import ApiDown, Listed, Rules, Sweep, believe, sweeps
+from tap_mde_kbs.errors import ApiDownError, NoAnswerError, NotFoundError
+from tap_mde_kbs.state import SweepBookmark
+from tap_mde_kbs.sweep.sweep import Listed, Rules, Sweep, sweeps
+from tap_mde_kbs.sweep.verdict import believe
 from tests.support.virtual import Clock, Desk
 
 HOUR = 3600.0
@@ -233,11 +234,11 @@ class Tenant(RuleBasedStateMachine):
             script = scripts.get(machine_id) or deque(["ok"])
             answer = script.popleft() if len(script) > 1 else script[0]
             if answer == "404" or machine_id not in self.machines:
-                raise NotFound
+                raise NotFoundError(answer)
             if answer == "403":
                 raise PermissionError
             if answer != "ok":
-                raise Unavailable(answer)
+                raise NoAnswerError(answer)
             return frozenset(self.machines[machine_id].missing)
 
         self.clock.now += 60
@@ -249,7 +250,7 @@ class Tenant(RuleBasedStateMachine):
         self.emit()
         try:
             self.work(Desk(ask, size=size), listed, scope, every, early=early)
-        except (ApiDown, PermissionError):
+        except (ApiDownError, PermissionError):
             assert self.sweep is not None
             self.state["sweep"] = self.sweep.bookmark.to_dict()
             self.emit(in_sweep=self.sweep.version)
@@ -267,13 +268,13 @@ class Tenant(RuleBasedStateMachine):
         if believed:
             about["listed"] = len(listed)
         for sweep in sweeps(
-            Bookmark.from_dict(self.state["sweep"]),
+            SweepBookmark.from_dict(self.state["sweep"]),
             [Listed(name, asked=asked) for name, asked in listed.items()],
             scope=scope,
             pool=desk,
             now=self.clock.wall,
             sleep=desk.sleep,
-            listing_believed=believed,
+            list_believed=believed,
             max_shrink_percent=MAX_SHRINK_PERCENT,
             rules=RULES,
         ):
@@ -293,10 +294,11 @@ class Tenant(RuleBasedStateMachine):
                         self.message()
                         self.target.rows[outcome.machine_id, kb] = sweep.version
                 self.message()
-                if not early and number % every == 0:
-                    self.store(sweep)
+                sweep.written(outcome)
                 # The machine is written: the next STATE may count it.
                 outcomes[outcome.machine_id] = outcome.kind
+                if not early and number % every == 0:
+                    self.store(sweep)
             assert sweep.verdict is not None
             self.known.finished.add(sweep.version)
             if sweep.verdict.activate:
@@ -340,7 +342,7 @@ class Tenant(RuleBasedStateMachine):
     @invariant()
     def the_state_is_bounded(self) -> None:
         """By the rules of this test: three deferred, two failed."""
-        sweep = Bookmark.from_dict(self.state["sweep"])
+        sweep = SweepBookmark.from_dict(self.state["sweep"])
         assert len(sweep.deferred) <= RULES.deferred
         assert len(sweep.failed) <= RULES.failed
         assert len(sweep.failed_before) <= RULES.failed
@@ -354,7 +356,7 @@ class Tenant(RuleBasedStateMachine):
             self.night()
         if not any(machine.onboarded for machine in self.machines.values()):
             return
-        assert Bookmark.from_dict(self.state["sweep"]).complete
+        assert SweepBookmark.from_dict(self.state["sweep"]).complete
         assert set(self.target.rows) == {
             (name, kb) for name, machine in self.machines.items() if machine.onboarded for kb in machine.missing
         }

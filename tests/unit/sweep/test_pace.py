@@ -9,7 +9,7 @@ import pytest
 
 from mde_simulator.defender.quota import DOCUMENTED, Quota
 from tap_mde_kbs.api.governor import Governor
-from tap_mde_kbs.state import Bookmark
+from tap_mde_kbs.state import SweepBookmark
 from tap_mde_kbs.sweep.sweep import Listed, sweeps
 from tests.support.virtual import Clock, Network
 
@@ -52,10 +52,11 @@ def run(net: Network[str], machines: int, each: Callable[[int], None] = lambda _
     begun = net.clock.now
     net.list_machines()
     listed = (Listed(f"{number:040x}", asked=True) for number in range(machines))
-    work = sweeps(Bookmark(), listed, scope="s", pool=net, now=net.clock.wall, sleep=net.sleep)
+    work = sweeps(SweepBookmark(), listed, scope="s", pool=net, now=net.clock.wall, sleep=net.sleep)
     for sweep in work:
         for done, outcome in enumerate(sweep.outcomes()):
             assert outcome.answer == outcome.machine_id
+            sweep.written(outcome)
             each(done)
         assert sweep.verdict is not None
         assert sweep.verdict.activate

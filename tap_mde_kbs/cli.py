@@ -1,0 +1,213 @@
+"""The command line: its options, the files given to it, and the exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from singer_sdk.plugin_base import _ConfigInput
+from singer_sdk.singerlib import CatalogEntry
+from singer_sdk.tap_base import CliTestOptionValue
+from typing_extensions import override
+
+from tap_mde_kbs.doctor import Line
+from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, printable
+from tap_mde_kbs.signals import hold_signals
+from tap_mde_kbs.streams import STREAMS
+from tap_mde_kbs.tap import TapMdeKbs
+
+
+class CommandLine(TapMdeKbs):
+    """The tap as a command."""
+
+    @classmethod
+    @override
+    def invoke(  # type: ignore[override] # as the SDK's own
+        cls,
+        *,
+        about: bool = False,
+        about_format: str | None = None,
+        config: _ConfigInput | None = None,
+        state: io.StringIO | None = None,
+        catalog: io.StringIO | None = None,
+    ) -> None:
+        if about:
+            cls.print_about(about_format)
+            return
+        cls.print_version(print_fn=cls.logger.info)
+        config = config or _ConfigInput()
+        tap = cls(
+            config=config.config,
+            parse_env_config=config.parse_env,
+            state=json.load(state) if state else None,
+            catalog=_with_keys(json.load(catalog)) if catalog else None,
+        )
+        tap.run()
+
+    @classmethod
+    @override
+    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> _ConfigInput:
+        for path in value:
+            if path != "ENV":
+                read_json_file(path, "--config")
+        return super().cb_config(ctx, param, value)
+
+    @classmethod
+    @override
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
+        """Examine the settings and the tenant; `--test=schema` stays the SDK's."""
+        if value != CliTestOptionValue.All.value:
+            super().cb_test(ctx, param, value)
+            return
+        config: _ConfigInput = ctx.params.get("config") or _ConfigInput()
+        try:
+            tap = cls(config=config.config, parse_env_config=config.parse_env)
+        except SettingsError as error:
+            for line in str(error).splitlines():
+                click.echo(Line(ok=False, text=f"settings: {line}").marked(sys.stdout.encoding))
+            ctx.exit(1)
+        ctx.exit(0 if tap.examine() else 1)
+
+    @classmethod
+    @override
+    def get_singer_command(cls) -> click.Command:
+        command = super().get_singer_command()
+        for param in command.params:
+            if param.name in FILE_CHECKS:
+                param.type = JsonFile(param.name)
+            if param.name == "test" and isinstance(param, click.Option):
+                param.help = (
+                    "Check settings, sign-in, permissions and the API in a handful of calls, a line each. "
+                    "Use --test=schema to print the schemas."
+                )
+        return command
+
+
+class JsonFile(click.ParamType[io.StringIO]):
+    """A file of JSON given on the command line, read and checked at once."""
+
+    name = "filename"
+
+    def __init__(self, option: str) -> None:
+        """Take the option's name, for the error."""
+        self._option = option
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> io.StringIO:
+        document = read_json_file(value, f"--{self._option}")
+        if fault := FILE_CHECKS[self._option](document):
+            msg = f"The file {value} given as --{self._option} is not a {self._option}: {fault}."
+            raise FileError(msg, ADVICE[self._option])
+        return io.StringIO(json.dumps(document))
+
+
+def read_json_file(path: str, option: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileError: it can't be read, is not JSON, or no object.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        msg = f"The file {path} given as {option} can't be read: {error.strerror}."
+        raise FileError(msg, "Check the path.") from None
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        msg = f"The file {path} given as {option} is not JSON{where}."
+        raise FileError(msg, ADVICE[option.lstrip("-")]) from None
+    if not isinstance(document, dict):
+        msg = f"The file {path} given as {option} holds no JSON object."
+        raise FileError(msg, ADVICE[option.lstrip("-")])
+    return document
+
+
+def _state_fault(state: dict[str, Any]) -> str:
+    if state and "bookmarks" not in state:
+        return "there are no `bookmarks` in it"
+    bookmarks = state.get("bookmarks", {})
+    if not isinstance(bookmarks, dict) or not all(isinstance(of, dict) for of in bookmarks.values()):
+        return "`bookmarks` is no object of objects"
+    return ""
+
+
+def _catalog_fault(catalog: dict[str, Any]) -> str:
+    streams = catalog.get("streams")
+    if not isinstance(streams, list):
+        return "there is no list `streams` in it"
+    for stream in streams:
+        if not isinstance(stream, dict) or not isinstance(stream.get("tap_stream_id"), str):
+            return "an entry of `streams` has no tap_stream_id"
+        if not isinstance(stream.get("schema"), dict) or not isinstance(stream.get("metadata", []), list):
+            return f"the stream {stream['tap_stream_id']} has no schema, or no list of metadata"
+        try:
+            CatalogEntry.from_dict(stream)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return f"the stream {stream['tap_stream_id']} has a schema or metadata of another shape"
+    return ""
+
+
+def _with_keys(catalog: dict[str, Any]) -> dict[str, Any]:
+    """The catalog with the streams' keys where it leaves them out: the SDK would load such a stream without any."""
+    for entry in catalog["streams"]:
+        if not entry.get("key_properties"):
+            entry["key_properties"] = KEYS.get(entry["tap_stream_id"], [])
+    return catalog
+
+
+KEYS = {stream.name: [*stream.table.keys] for stream in STREAMS}
+FILE_CHECKS = {"state": _state_fault, "catalog": _catalog_fault}
+ADVICE = {
+    "config": "It is one JSON object of settings; `tap-mde-kbs --about` lists them.",
+    "state": "Give the value of the last STATE message, or none to start anew.",
+    "catalog": "Make one with `tap-mde-kbs --discover > catalog.json`.",
+}
+
+
+def main() -> NoReturn:
+    """Run the command line; a failure is told in a line or two, the reason last, and the exit status says so."""
+    status = _exit_status()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = status or 1
+    # Threads that wait for an answer or sleep before a retry must not keep the process.
+    os._exit(status)
+
+
+def _exit_status() -> int:
+    log = CommandLine.logger
+    try:
+        status = CommandLine.cli.main(standalone_mode=False)
+    except TapError as error:
+        _tell(log, error, str(error))
+    except Interrupted as error:
+        hold_signals()
+        log.critical("Stopped by %s. The last STATE is out; the next run goes on from there.", error)
+        return error.exit_status
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback by default
+        _tell(log, error, f"{type(error).__name__}: {printable(error)} (LOGLEVEL=DEBUG shows where)")
+    else:
+        return status if isinstance(status, int) else 0
+    return 1
+
+
+def _tell(log: logging.Logger, error: BaseException, text: str) -> None:
+    log.debug("Where it happened:", exc_info=error)
+    for line in text.splitlines():
+        log.critical("%s", line)

@@ -1,0 +1,147 @@
+"""The two calls for a vulnerability export, with their quotas: the list of its files, and its records by the page.
+
+Must not know how files are fetched, or what is done with records.
+
+Decisions:
+
+- A file is known by the path of its link, and its place among those of the same path: after a 403 the new list has
+  other signatures for the same paths.
+- A next link is opaque but for its host and path, which must be our own; its query alone is used.
+
+Source: learn.microsoft.com, "Export software vulnerabilities assessment per device".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tap_mde_kbs import schema
+from tap_mde_kbs.api.client import records_of, shape_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from tap_mde_kbs.api.client import Client
+
+PERMISSION = "Vulnerability.Read.All"
+FILES = "/api/machines/SoftwareVulnerabilitiesExport"
+PAGES = "/api/machines/SoftwareVulnerabilitiesByMachine"
+QUOTAS: Mapping[str, Sequence[tuple[int, float]]] = {
+    FILES: ((5, 60.0), (20, 3600.0)),
+    PAGES: ((30, 60.0), (1000, 3600.0)),
+}
+"""Calls, and the seconds in which they may go out, by path."""
+
+LINKS_VALID_HOURS = 1
+PAGE_SIZE = 20_000
+"""Records of a page; some 25 MB. At 30 calls a minute that is 600,000 records a minute."""
+
+
+class Export(NamedTuple):
+    """An export that there is."""
+
+    made_at: str
+    """When it was made, as `checked_at` is written, so that the two compare."""
+
+    links: Mapping[str, str]
+    """The links to its files, by a name that a list with new signatures has for the same file."""
+
+
+class Page(NamedTuple):
+    """A page of an export."""
+
+    records: list[dict[str, Any]]
+    next_link: str | None
+
+
+def limit(client: Client) -> None:
+    """Have both calls keep to their quotas, which are not the other calls'."""
+    for path, limits in QUOTAS.items():
+        client.limit(path, limits)
+
+
+def newest_export(client: Client) -> Export:
+    """Ask for the files of the newest export.
+
+    Raises:
+        ApiError: There is no such list to be had.
+    """
+    return export_in(client.get(FILES, {"sasValidHours": LINKS_VALID_HOURS}, permission=PERMISSION))
+
+
+def export_in(document: object) -> Export:
+    """The export that an answer tells of.
+
+    Raises:
+        ShapeError: The answer has another shape than documented.
+    """
+    listed = document if isinstance(document, dict) else {}
+    links = listed.get("exportFiles")
+    if not isinstance(links, list) or not all(isinstance(link, str) for link in links):
+        raise shape_error(document, FILES, "there is no list `exportFiles` of links in it")
+    try:
+        made_at = _moment(str(listed.get("generatedTime")))
+    except ValueError:
+        raise shape_error(document, FILES, "there is no `generatedTime` in it") from None
+    return Export(made_at, dict(_named(links)))
+
+
+def page(client: Client, link: str | None = None, size: int = PAGE_SIZE) -> Page:
+    """Ask for a page of the newest export.
+
+    Args:
+        client: Makes the call.
+        link: The next link of the page before; None for the first page.
+        size: Records of a page at most, where it is the first.
+
+    Raises:
+        ApiError: There is no such page to be had.
+    """
+    query = None if link else {"pageSize": size}
+    path = f"{PAGES}?{urlsplit(link).query}" if link else PAGES
+    return page_in(client.get(path, query, permission=PERMISSION), client.endpoints.api_url)
+
+
+def page_in(document: object, api_url: str) -> Page:
+    """The page that an answer holds.
+
+    Raises:
+        ShapeError: The answer has another shape than documented, or its next link leads elsewhere.
+    """
+    records = records_of(document, PAGES, has_id=False)
+    link = document.get("@odata.nextLink") if isinstance(document, dict) else None
+    if link and not _is_ours(str(link), api_url):
+        raise shape_error(document, PAGES, f"its next link is not on {api_url}")
+    return Page(records, str(link) if link else None)
+
+
+def _moment(text: str) -> str:
+    """A time of the API as `checked_at` is written: UTC, always six decimals.
+
+    Raises:
+        ValueError: It is not a time.
+    """
+    return schema.utc(datetime.fromisoformat(schema.date_time(text).replace("Z", "+00:00")))
+
+
+def _named(links: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each link once, with its file's name."""
+    places: Counter[str] = Counter()
+    for link in dict.fromkeys(links):
+        path = urlsplit(link).path
+        yield f"{path} {places[path]}", link
+        places[path] += 1
+
+
+def _is_ours(link: str, api_url: str) -> bool:
+    """Whether a link leads to the same call at the API's own host."""
+    own = urlsplit(api_url + PAGES)
+    try:
+        parts = urlsplit(link)
+        same_host = (parts.scheme, parts.hostname, parts.port or 443) == ("https", own.hostname, own.port or 443)
+    except ValueError:  # a port that is not a number
+        return False
+    return same_host and parts.path.lower() == own.path.lower() and parts.username is None

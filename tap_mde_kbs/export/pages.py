@@ -1,0 +1,84 @@
+"""An export read as JSON pages, one after the other, from the API's own host.
+
+Must not know how records are grouped, or what is asked of them.
+
+Pages tell no time: what they hold counts as of when the first was asked for, though it may be six hours old.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+from tap_mde_kbs import schema
+from tap_mde_kbs.errors import API_REMEDIES, MalformedFileError, ShapeError
+from tap_mde_kbs.export.calls import PAGES, Export, Page, page
+
+if TYPE_CHECKING:
+    import logging
+
+    from tap_mde_kbs.api.client import Client
+    from tap_mde_kbs.export.records import Records
+
+PROBED_RECORDS = 10
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class PageReader:
+    """Reads an export by the page.
+
+    Args:
+        client: Asks for the pages, and provides the run's time limit.
+        log: Where it is told how it goes.
+    """
+
+    def __init__(self, client: Client, log: logging.Logger) -> None:
+        self._client = client
+        self._log = log
+
+    def newest(self) -> Export:
+        """The export that there is now."""
+        return Export(schema.now(), {})
+
+    def probe(self) -> str:
+        """Ask for a short page."""
+        found = page(self._client, size=PROBED_RECORDS)
+        return f"{len(found.records)} records of an export on a page of ten"
+
+    def read(self, export: Export, records: Records) -> None:  # noqa: ARG002 - pages are always of the newest
+        """Follow the links to the last page, and take the records of each.
+
+        Raises:
+            TapError: It can't be read.
+            Stopped: The run's time is over.
+        """
+        found = page(self._client)
+        self._take(found, records)
+        met: set[str] = set()
+        told = time.monotonic()
+        while link := found.next_link:
+            if (place := _place(link)) in met:
+                msg = f"The pages of {PAGES} go round in a circle."
+                raise ShapeError(msg, API_REMEDIES["shape"].advice)
+            met.add(place)
+            self._client.check_time()
+            found = page(self._client, link)
+            self._take(found, records)
+            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                self._log.info("%d pages read, %d records.", len(met) + 1, records.count)
+
+    def _take(self, found: Page, records: Records) -> None:
+        if not found.records:
+            return
+        try:
+            records.add(found.records)
+        except MalformedFileError as error:
+            msg = f"GET {PAGES} answered with records of another shape than documented: {error}."
+            raise ShapeError(msg, API_REMEDIES["shape"].advice) from None
+
+
+def _place(link: str) -> str:
+    """Where in the export a link leads: its skip token; the rest of the link may differ each time."""
+    return dict(parse_qsl(urlsplit(link).query)).get("$skiptoken", link)

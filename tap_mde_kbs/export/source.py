@@ -1,0 +1,150 @@
+"""The export as a source that a sweep can ask: read to its end, checked and grouped on disk, before the first answer.
+
+Which reader there is, files or pages, makes no difference here. Must not know sweeps, streams or STATE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from tap_mde_kbs.errors import ApiError, SupersededError
+from tap_mde_kbs.export import calls
+from tap_mde_kbs.export.download import Downloader
+from tap_mde_kbs.export.files import FileReader
+from tap_mde_kbs.export.loaded import Loaded
+from tap_mde_kbs.export.pages import PageReader
+from tap_mde_kbs.export.records import Records, require_duckdb
+from tap_mde_kbs.progress import export_seconds
+from tap_mde_kbs.settings import EXPORT
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tap_mde_kbs.api.client import Client
+    from tap_mde_kbs.export.calls import Export
+    from tap_mde_kbs.schema import Unlisted
+
+EXPORTS = 3
+"""How many exports are begun, each because the one before was gone, until the run ends."""
+
+
+class Reader(Protocol):
+    """A way to read an export."""
+
+    def newest(self) -> Export:
+        """The newest export that there is."""
+
+    def probe(self) -> str:
+        """Check in a call or two that an export can be read; what was found, as a person says it.
+
+        Raises:
+            TapError: It can't be read.
+        """
+
+    def read(self, export: Export, records: Records) -> None:
+        """Read all of an export.
+
+        Raises:
+            SupersededError: It is gone, and there is a newer one.
+            TapError: It can't be read.
+            Stopped: The run's time is over.
+        """
+
+
+class ExportSource:
+    """Answers out of an export.
+
+    Args:
+        reader: Reads it.
+        client: Provides the run's time limit.
+        unlisted: Where values that do not fit are reported.
+        log: Where it is told how reading goes.
+    """
+
+    permission = calls.PERMISSION
+    costs_calls = False
+
+    def __init__(self, reader: Reader, client: Client, unlisted: Unlisted, log: logging.Logger) -> None:
+        self._reader = reader
+        self._client = client
+        self._unlisted = unlisted
+        self._log = log
+
+    def check(self) -> None:
+        """Check that DuckDB is installed.
+
+        Raises:
+            SettingsError: It is not.
+        """
+        require_duckdb()
+
+    def seconds_for(self, machines: int) -> float:
+        """Estimate how long an export of so many machines takes, with all its rows."""
+        return export_seconds(machines)
+
+    def probe(self, machine_ids: Sequence[str]) -> tuple[bool | None, str]:  # noqa: ARG002 - none is asked by itself
+        """Check in a call or two that an export can be read."""
+        return True, self._reader.probe()
+
+    @contextlib.contextmanager
+    def opened(
+        self,
+        is_due: Callable[[str], bool],
+        idle: Callable[[], None],  # noqa: ARG002 - all answers are there when the first is asked for
+    ) -> Iterator[Loaded | None]:
+        """The newest export, wholly read; None if it is not due."""
+        export = self._reader.newest()
+        if not is_due(export.made_at):
+            yield None
+            return
+        export, records = self._read_newest(export)
+        with records:
+            yield Loaded(records, export.made_at, self._client.check_time, self._unlisted)
+
+    def _read_newest(self, export: Export) -> tuple[Export, Records]:
+        """Read an export, or a newer one where it is gone before it was read; whoever takes the records closes them."""
+        started = time.monotonic()
+        for _ in range(EXPORTS):
+            try:
+                records = self._read(export)
+            except SupersededError as error:
+                export = error.newer
+                self._log.warning("There is a newer export, of %s: starting over.", export.made_at)
+            else:
+                seconds = time.monotonic() - started
+                self._log.info("Export of %s: %d records read in %d s.", export.made_at, records.count, seconds)
+                return export, records
+        msg = f"The files of {EXPORTS} exports were gone before they were read."
+        raise ApiError(msg, "Run again; if that goes on, set missing_kbs_source to export_json.")
+
+    def _read(self, export: Export) -> Records:
+        """Read an export; of one that can't be read nothing stays on disk."""
+        records = Records()
+        try:
+            self._reader.read(export, records)
+        except BaseException:
+            records.close()
+            raise
+        return records
+
+
+def export_source(kind: str, client: Client, user_agent: str, unlisted: Unlisted, log: logging.Logger) -> ExportSource:
+    """The source that a setting names; its calls keep to their own quotas from now on.
+
+    Args:
+        kind: The setting `missing_kbs_source`: `export` or `export_json`.
+        client: Makes the calls.
+        user_agent: The header User-Agent, for the host that stores the files.
+        unlisted: Where values that do not fit are reported.
+        log: Where it is told how reading goes.
+    """
+    calls.limit(client)
+    reader: Reader
+    if kind == EXPORT:
+        reader = FileReader(client, Downloader(client.timeout, user_agent), log, client.patience)
+    else:
+        reader = PageReader(client, log)
+    return ExportSource(reader, client, unlisted, log)
