@@ -29,6 +29,8 @@ from tests.support.processes import processes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("demo")]
+
 DAYS = 0.02
 """A run takes its seconds, so that no length in days is exact."""
 

@@ -44,7 +44,9 @@ def set_attributes(values: dict[str, Any]) -> None:
     for path, value in values.items():
         owner, name = found(path)
         before = getattr(owner, name)
-        setattr(owner, name, type(before)(**value) if dataclasses.is_dataclass(before) else value)
+        if dataclasses.is_dataclass(before) and not isinstance(before, type):
+            value = dataclasses.replace(before, **value)  # noqa: PLW2901 - what is given, as it is set
+        setattr(owner, name, value)
 
 
 def run(request: dict[str, Any]) -> None:
