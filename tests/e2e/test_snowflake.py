@@ -21,6 +21,8 @@ from tests.support.warehouse import AskedWarehouse, pairs, true_missing_kbs
 if TYPE_CHECKING:
     from tests.conftest import Programs, StartSimulator
 
+pytestmark = pytest.mark.long
+
 SUPPORT = Path(__file__).parents[1] / "support"
 BESIDES = (
     "fakesnow==0.12.1",

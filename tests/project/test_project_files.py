@@ -15,14 +15,14 @@ import yaml
 
 from tap_mde_kbs.settings import CREDENTIAL_SETTINGS
 from tests.support import readme
-from tests.support.environments import ROOT, loader
+from tests.support.environments import ROOT, git, loader
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
 
 PREFIX = "TAP_MDE_KBS_"
-#: What Meltano calls the types of JSON schema.
 KINDS = {"number": "decimal"}
+"""What Meltano calls the types of JSON schema."""
 HOMES = re.compile(r"(?<![\w.])/(?:home|Users|root)/\w")
 
 
@@ -53,14 +53,7 @@ def extractor() -> dict[str, Any]:
 
 def tracked() -> list[Path]:
     """The files that git knows; where there is no git, as in a source archive, none."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"],  # noqa: S607 - whichever git there is
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return [ROOT / name for name in git("ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
 
 
 def test_meltano_knows_every_setting_as_the_tap_does(
