@@ -13,13 +13,14 @@ PYTEST := pytest -n 4 --dist worksteal
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test test-meltano lint clean
+.PHONY: help demo test test-meltano lint docs clean
 
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
 	@echo "make test   every test, and those of every other Python on this machine"
 	@echo "make test-meltano  Meltano itself: the README's commands, kills, states; fetches it and dbt once"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
+	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
 	@echo "make clean  remove what these made, uv included"
 
 demo: $(OWN_UV)
@@ -39,6 +40,9 @@ lint: $(OWN_UV)
 	$(RUN) --group dev ruff check .
 	$(RUN) --group dev ruff format --check .
 	$(RUN) --group dev mypy
+
+docs: $(OWN_UV)
+	$(RUN) --group docs mkdocs build --strict
 
 clean:
 	rm -rf .venv .uv .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
