@@ -13,13 +13,14 @@ WORKERS := -n 4
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all lint docs clean
 
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
 	@echo "make test   the tests, in about five minutes on two cores"
 	@echo "make test-all  every test, with coverage: Meltano, four more targets, sixty nights, every other Python here"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
+	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
 	@echo "make clean  remove what these made, uv included"
 
 demo: $(OWN_UV)
@@ -42,6 +43,9 @@ lint: $(OWN_UV)
 	$(RUN) --group dev ruff check .
 	$(RUN) --group dev ruff format --check .
 	$(RUN) --group dev mypy
+
+docs: $(OWN_UV)
+	$(RUN) --group docs mkdocs build --strict
 
 clean:
 	rm -rf .venv .uv .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -67,7 +67,7 @@ _CREATE = f"""
 CREATE TABLE records (
     {", ".join(f"{name} VARCHAR" for name in PROPERTIES)},
     missing BOOLEAN GENERATED ALWAYS AS (
-        recommendedSecurityUpdateId <> '' AND cveId <> '' AND TRUE
+        recommendedSecurityUpdateId <> '' AND cveId <> '' AND lower(softwareVendor) = 'microsoft'
     )
 )
 """

@@ -131,15 +131,15 @@ def test_meltano_knows_targets_as_they_know_themselves(programs: Programs, name:
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_the_readme_names_the_version_of_each_target(name: str) -> None:
+def test_the_docs_name_the_version_of_each_target(name: str) -> None:
     """The one that was tried is the one that Meltano installs."""
-    [row] = re.findall(rf"^\| {name} \(.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    [row] = re.findall(rf"^\| {name} \(.*$", (readme.DOCS / "targets.md").read_text(), re.MULTILINE)
     tried = row.split(" | ")[1].split(",")[0]
     [requirement] = [each for each in loader(name)["pip_url"].split() if name in each]
     assert re.split("[=>]=", requirement)[1] == tried
 
 
-def test_the_snowflake_of_the_readme_has_settings_that_meltano_knows() -> None:
+def test_the_snowflake_of_the_docs_has_settings_that_meltano_knows() -> None:
     """And one whole group of those that are needed."""
     [shown] = yaml.safe_load(readme.block("snowflake"))
     target = loader(shown["name"])

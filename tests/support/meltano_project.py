@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -40,10 +39,8 @@ OF_THE_CHECKOUT = shutil.ignore_patterns(".*", "__pycache__", "dist", "output", 
 
 
 def commands(block: str) -> list[list[str]]:
-    """The commands in a block of the README, without `meltano`."""
-    found = re.search(rf"<!-- bash: {block} -->\n```bash\n(.*?)```", readme.README.read_text(), re.DOTALL)
-    assert found, block
-    words = [shlex.split(line, comments=True) for line in found[1].splitlines()]
+    """The commands in a block of README or docs, without `meltano`."""
+    words = [shlex.split(line, comments=True) for line in readme.block(f"bash: {block}").splitlines()]
     assert all(each[0] == "meltano" for each in words)
     return [each[1:] for each in words]
 
