@@ -215,6 +215,6 @@ class Links:
             self._refused += 1
             self._log.debug("A new list of files: %s", reason)
             export = self._newest()
-            if name not in export.links:
+            if export.made_at != self._made_at or name not in export.links:
                 raise SupersededError(export)
             self._links.update(export.links)
