@@ -8,40 +8,48 @@ OWN_UV := $(filter .uv/bin/uv,$(UV))
 # target-duckdb needs, has no wheel for it.
 RUN := $(UV) run --frozen --no-default-groups --python '>=3.10,<3.14'
 # More workers than two cores: much of the time a test waits for what it makes fail.
-PYTEST := pytest -n 4 --dist worksteal
+WORKERS := -n 4
 
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test test-meltano lint clean
+.PHONY: help demo test test-all lint docs clean
 
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
-	@echo "make test   every test, and those of every other Python on this machine"
-	@echo "make test-meltano  Meltano itself: the README's commands, kills, states; fetches it and dbt once"
+	@echo "make test   the tests, in about five minutes on two cores"
+	@echo "make test-all  every test, with coverage: Meltano, four more targets, sixty nights, every other Python here"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
+	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
 	@echo "make clean  remove what these made, uv included"
 
 demo: $(OWN_UV)
 	@$(RUN) --group demo python -m demo $(DEMO_OPTIONS)
 
-# The other Pythons first, so that the last line is that of the whole run.
 test: $(OWN_UV)
-	$(RUN) --group test python tests/support/every_python.py pytest -m every_python
-	$(RUN) --group test $(PYTEST)
+	$(RUN) --group test pytest $(WORKERS) --dist worksteal
 
-# A file for each worker: one Meltano project is enough.
-test-meltano: $(OWN_UV)
-	$(RUN) --group test pytest -m meltano -n 2 --dist loadfile
+# What takes long needs environments that uv makes once, from 100 to 330 MB each, kept in .pytest_cache.
+# A group of tests, as those of Meltano, shares a worker, and so its project.
+test-all: $(OWN_UV)
+	$(RUN) --group test python tests/support/every_python.py pytest -m every_python
+	rm -f .coverage*
+	$(RUN) --group test coverage run -m pytest -m "" $(WORKERS) --dist loadgroup
+	$(RUN) --group test coverage combine --quiet
+	$(RUN) --group test coverage report
 
 lint: $(OWN_UV)
 	@unset UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL; set -x; $(UV) lock --check
 	$(RUN) --group dev ruff check .
 	$(RUN) --group dev ruff format --check .
 	$(RUN) --group dev mypy
+	DUCKDB_PATH=:memory: $(RUN) --directory transform --group dev sqlfluff lint .
+
+docs: $(OWN_UV)
+	$(RUN) --group docs mkdocs build --strict
 
 clean:
-	rm -rf .venv .uv .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .uv/bin/uv:

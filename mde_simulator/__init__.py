@@ -14,7 +14,8 @@ from mde_simulator.defender.quota import EXPORT, EXPORT_JSON, Quota
 from mde_simulator.entra.federation import Issuer
 from mde_simulator.exports.exports import Exports
 from mde_simulator.exports.records import ExportShape
-from mde_simulator.faults.faults import Fault, Faults
+from mde_simulator.faults.fault import Fault
+from mde_simulator.faults.faults import Faults
 from mde_simulator.fleet.fleet import Fleet
 from mde_simulator.simulator import Simulator
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NoReturn
 from mde_simulator.defender.odata import MAXIMUM
 from mde_simulator.defender.quota import DOCUMENTED, EXPORT, EXPORT_JSON, Quota
 from mde_simulator.entra.identity import BEARER_FORMS, ROLES
-from mde_simulator.entra.managed import KINDS as HOSTS
+from mde_simulator.entra.managed import HOSTS
 from mde_simulator.exports.records import ExportShape
-from mde_simulator.faults.faults import KINDS, Fault
+from mde_simulator.faults.fault import KINDS, OPTIONS, Fault
 from mde_simulator.fleet.fleet import Fleet
 from mde_simulator.simulator import AUTH_METHODS, Simulator
 
@@ -43,8 +43,8 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         number = int(text) if text.strip().lstrip("-").isdecimal() else least - 1
         if not least <= number <= most:
-            message = f"{text!r} is not a whole number from {least} to {most}"
-            raise argparse.ArgumentTypeError(message)
+            msg = f"{text!r} is not a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(msg)
         return number
 
     return read
@@ -59,8 +59,8 @@ def decimal(most: float) -> Callable[[str], float]:
         except ValueError:
             number = -1.0
         if not 0 <= number <= most:
-            message = f"{text!r} is not a number from 0 to {most:g}"
-            raise argparse.ArgumentTypeError(message)
+            msg = f"{text!r} is not a number from 0 to {most:g}"
+            raise argparse.ArgumentTypeError(msg)
         return number
 
     return read
@@ -77,49 +77,56 @@ def fault(text: str) -> Fault:
 def parser() -> Parser:
     """All options."""
     (per_minute, _), (per_hour, _) = DOCUMENTED
-    kinds = "\n".join(f"  {kind:22} {what}" for kind, (_, what) in KINDS.items())
+    kinds = "\n".join(f"  {name:22} {kind.help}" for name, kind in KINDS.items())
     made = Parser(
         prog="mde-simulator",
-        description="A Microsoft Defender for Endpoint tenant on loopback, until Ctrl-C.",
-        epilog=f"faults (KIND:name=value,…; names: path, machine, method, times, after, chance, "
-        f"each, seconds, retry_after, code, status, text, size):\n{kinds}",
+        description="A Microsoft Defender for Endpoint tenant on this machine, until Ctrl-C. "
+        "Prints what a client needs as lines for a shell, then `# ready`.",
+        epilog=f"faults (--fault KIND or KIND:name=value,…; names: {', '.join(OPTIONS)}):\n{kinds}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--machines", type=whole(0, MOST_MACHINES), default=250, metavar="N")
-    add("--seed", type=int, default=0, metavar="S", help="another seed, another fleet")
-    add("--port", type=whole(0, LAST_PORT), default=0, metavar="P", help="0: any")
+    add("--machines", type=whole(0, MOST_MACHINES), default=250, metavar="N",
+        help="how many machines are listed on the first day (default: 250)")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="S", help="the same seed gives the same fleet (default: 0)")
+    add("--port", type=whole(0, LAST_PORT), default=0, metavar="P", help="where to listen (default: any free port)")
     add("--night", "--day", type=whole(0, LAST_NIGHT), default=0, metavar="N",
-        help="the fleet as it is after so many days")  # fmt: skip
+        help="show the fleet as it is after N days (default: 0)")  # fmt: skip
     add("--discovered", type=decimal(1), default=0.1, metavar="SHARE",
-        help="of devices that are not onboarded")  # fmt: skip
-    add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N")
-    add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N")
-    add("--no-quota", action="store_true")
+        help="the share of devices that are not onboarded, from 0 to 1 (default: 0.1)")  # fmt: skip
+    add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N",
+        help=f"the quota (default: {per_minute}, as documented)")  # fmt: skip
+    add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N",
+        help=f"the quota (default: {per_hour}, as documented)")  # fmt: skip
+    add("--no-quota", action="store_true", help="answer any number of calls, exports included")
     add("--export-records", type=whole(0, MOST_RECORDS), default=0, metavar="N",
-        help="records of the vulnerability export for each device, at least")  # fmt: skip
-    add("--export-files", type=whole(1, MOST_FILES), default=3, metavar="N")
+        help="the least number of export records for each device")  # fmt: skip
+    add("--export-files", type=whole(1, MOST_FILES), default=3, metavar="N",
+        help="how many files an export has (default: 3)")  # fmt: skip
     add("--export-width", type=whole(0, MOST_RECORDS), default=1000, metavar="BYTES",
-        help="of a record, about; below 950 fields are left out, but none that missing KBs follow from")  # fmt: skip
+        help="about how many bytes an export record has; below 950, fields that do not matter for "
+        "missing KBs are left out (default: 1000)")  # fmt: skip
     add("--export-now", action="store_true", help="write the export's files before `# ready`, not when asked for")
-    add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer")
-    add("--token-life", type=decimal(YEAR), default=3599.0, metavar="SECONDS")
+    add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer of the API")
+    add("--token-life", type=decimal(YEAR), default=3599.0, metavar="SECONDS",
+        help="how long a token is valid (default: 3599)")  # fmt: skip
     add("--page-size", type=whole(1, MAXIMUM), default=MAXIMUM, metavar="N",
-        help="machines in a page at most")  # fmt: skip
+        help=f"the most machines in one page (default: {MAXIMUM})")  # fmt: skip
     add("--role", action="append", metavar="ROLE",
-        help=f"a permission in the tokens, instead of {', '.join(ROLES)}")  # fmt: skip
+        help=f"a permission in the tokens; may be repeated (default: {', '.join(ROLES)})")  # fmt: skip
     add("--auth-method", choices=AUTH_METHODS, default="client_secret",
-        help="the credential that is exported; what it needs is made (default: client_secret)")  # fmt: skip
+        help="the credential to print; what it needs is created (default: client_secret)")  # fmt: skip
     add("--certificate", metavar="FILE",
-        help="a PEM with key and certificate, the application's; implies --auth-method certificate")  # fmt: skip
+        help="the application's key and certificate in one PEM file; implies --auth-method certificate")  # fmt: skip
     add("--host", choices=HOSTS, default="vm",
-        help="whose endpoint gives tokens to a managed identity (default: vm)")  # fmt: skip
+        help="the kind of host that gives tokens to a managed identity (default: vm)")  # fmt: skip
     add("--bearer-form", choices=BEARER_FORMS, default="jwt",
-        help="; ".join(f"{form}: {what}" for form, what in BEARER_FORMS.items()))  # fmt: skip
+        help="what a token looks like: "
+        + "; ".join(f"{form}: {what}" for form, what in BEARER_FORMS.items()))  # fmt: skip
     add("--fault", type=fault, action="append", default=[], metavar="FAULT",
-        help="for example reset:chance=0.05")  # fmt: skip
-    add("--no-compress", action="store_true", help="never deflate or gzip")
+        help="something that goes wrong, for example reset:chance=0.05; may be repeated; kinds below")  # fmt: skip
+    add("--no-compress", action="store_true", help="send every body as it is, neither deflate nor gzip")
     return made
 
 

@@ -14,17 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mde_simulator.defender.odata import MAXIMUM
-from mde_simulator.defender.quota import Quota
-from mde_simulator.defender.routes import Tenant
+from mde_simulator.defender.quota import CALLS, EXPORT_CALLS, EXPORT_PAGES, Quota
 from mde_simulator.entra.federation import Issuer
 from mde_simulator.entra.identity import ROLES, Identity
 from mde_simulator.entra.managed import ManagedIdentity
 from mde_simulator.exports.exports import Exports
 from mde_simulator.exports.records import ExportShape
+from mde_simulator.exports.storage import Storage
 from mde_simulator.faults.faults import Faults
 from mde_simulator.fleet.fleet import Fleet
 from mde_simulator.http import certificates
 from mde_simulator.http.server import Server
+from mde_simulator.services.api import ApiService
+from mde_simulator.services.front import Front
+from mde_simulator.services.login import LoginService, ManagedIdentityService
+from mde_simulator.services.storage import StorageService
+from mde_simulator.tenant import Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,13 +37,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from mde_simulator.faults.faults import Fault
+    from mde_simulator.faults.fault import Fault
     from mde_simulator.http.journal import Journal
 
 
 AUTH_METHODS = ("client_secret", "certificate", "federated_token", "managed_identity")
-#: How long a federated token of `settings_for` is good.
 DAY = 86_400.0
+"""How long a federated token of `settings_for` is good."""
 
 
 class Simulator:
@@ -84,26 +89,22 @@ class Simulator:
         export_clock: Callable[[], float] = time.time,
     ) -> None:
         if page_size < 1:
-            message = "A page has one machine at least."
-            raise ValueError(message)
+            msg = "A page has one machine at least."
+            raise ValueError(msg)
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
         self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
         self.exports = Exports(self.fleet, export_shape or ExportShape(), export_clock)
-        self.tenant = Tenant(
-            fleet=self.fleet,
-            identity=self.identity,
-            quota=quota or Quota(()),
-            faults=self.faults,
-            exports=self.exports,
-            export_quota=export_quota or Quota(()),
-            export_json_quota=export_json_quota or Quota(()),
-            page_size=page_size,
-            latency=latency,
-        )
+        storage = Storage(self.exports, self.identity.tenant_id)
+        self.tenant = Tenant(self.fleet, self.identity, self.exports, storage, page_size, latency)
+        self._quotas = {
+            CALLS: quota or Quota(()),
+            EXPORT_CALLS: export_quota or Quota(()),
+            EXPORT_PAGES: export_json_quota or Quota(()),
+        }
         self.port = port
-        #: The identities of the host that the endpoints are on; None if they are not asked for.
-        self.managed = ManagedIdentity(self.tenant.login) if managed_identity else None
+        self.managed = ManagedIdentity(self.identity) if managed_identity else None
+        """The identities of the host that the endpoints are on; None if they are not asked for."""
         self._compress = compress
         self._server: Server | None = None
         self._endpoints: Server | None = None
@@ -143,11 +144,12 @@ class Simulator:
         self.identity.url = self.url
         self.exports.start(self._folder)
         self.tenant.storage.url = f"https://localhost:{self._files.port}"
-        self._server.start(self.tenant)
-        self._files.start(self.tenant.storage)
+        api = ApiService(self.tenant, self.faults, self._quotas)
+        self._server.start(Front(api, LoginService(self.tenant, self.faults)))
+        self._files.start(StorageService(self.tenant, self.faults))
         if self.managed is not None and self._endpoints is not None:
             self.managed.url = f"http://127.0.0.1:{self._endpoints.port}"
-            self._endpoints.start(self.managed)
+            self._endpoints.start(ManagedIdentityService(self.tenant, self.faults, self.managed))
 
     def stop(self) -> None:
         """End connections and threads, and remove the certificates and the exports' files."""
@@ -200,8 +202,8 @@ class Simulator:
             OSError: The file cannot be read.
         """
         if auth_method not in AUTH_METHODS:
-            message = f"There is no auth_method {auth_method!r}; there are {', '.join(AUTH_METHODS)}."
-            raise ValueError(message)
+            msg = f"There is no auth_method {auth_method!r}; there are {', '.join(AUTH_METHODS)}."
+            raise ValueError(msg)
         settings = {"auth_method": auth_method, **self.config}
         if auth_method != "client_secret":
             del settings["client_secret"]
@@ -228,8 +230,8 @@ class Simulator:
             RuntimeError: The simulator was made without them.
         """
         if self.managed is None:
-            message = "Simulator(managed_identity=True) has the endpoints."
-            raise RuntimeError(message)
+            msg = "Simulator(managed_identity=True) has the endpoints."
+            raise RuntimeError(msg)
         self._path("")
         return self.managed.environment(kind)
 
@@ -245,8 +247,8 @@ class Simulator:
 
     def _path(self, name: str) -> Path:
         if self._folder is None:
-            message = "The simulator is not running."
-            raise RuntimeError(message)
+            msg = "The simulator is not running."
+            raise RuntimeError(msg)
         return self._folder / name
 
     # What happened

@@ -24,7 +24,7 @@ from tap_mde_kbs.tap import TapMdeKbs
 
 
 class CommandLine(TapMdeKbs):
-    """The tap as a command."""
+    """Singer tap for Microsoft Defender for Endpoint: machines and the security updates each one lacks."""
 
     @classmethod
     @override

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from demo.postgres import Postgres
 from demo.postgres import postgres as throw_away_postgres
 from mde_simulator import Fleet, Simulator
+from tests.support.browser import NONE_FOUND
 from tests.support.environments import environment, loader
 
 if TYPE_CHECKING:
@@ -32,9 +33,25 @@ NAMES_OF_USERS = ("TAP_MDE_KBS_", "TARGET_", "MELTANO_", "SINGER_SDK_", "AZURE_"
 TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY")
 
 
+FIRST = ("e2e/test_sixty_nights", "e2e/test_meltano", "e2e/test_demo")
+"""The longest: begun last, they would run for minutes beside idle workers."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest test: begun last, it would run for minutes beside idle workers."""
-    items.sort(key=lambda item: "test_sixty_nights" not in item.nodeid)
+    """Begin with the longest tests."""
+    items.sort(key=lambda item: next((n for n, name in enumerate(FIRST) if name in item.nodeid), len(FIRST)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests did not look at their page, and what to install."""
+    without = [
+        report.nodeid.rpartition("/")[2]
+        for report in terminalreporter.stats.get("skipped", ())
+        if NONE_FOUND in str(report.longrepr)
+    ]
+    if without:
+        text = f"{len(without)} tests were skipped where they need a browser: {', '.join(without)}. {NONE_FOUND}"
+        terminalreporter.write_line(text, yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,1 @@
-"""The Defender API: its routes, OData options, bulk calls, and the quota."""
+"""The Defender API: its routes as a table, who answers them, OData options, errors, quotas."""

@@ -1,7 +1,7 @@
-"""The API's two calls for whole exports: the list of signed files, and the records as pages of JSON.
+"""The two calls for whole exports: the list of signed files, and the records as pages of JSON.
 
-The facts are from Microsoft's page `get-assessment-software-vulnerabilities.md`. No sockets; the
-files themselves are another host's, `storage.py`.
+The facts are from Microsoft's page `get-assessment-software-vulnerabilities.md`. The
+files themselves are on another host.
 """
 
 from __future__ import annotations
@@ -14,78 +14,64 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from mde_simulator.defender.call import CONTEXT, odata
 from mde_simulator.defender.odata import ODataError, whole
-from mde_simulator.http.messages import ODATA, Answer, Request
+from mde_simulator.http.messages import ODATA, Response
 
 if TYPE_CHECKING:
-    from mde_simulator.exports.exports import Exports
-    from mde_simulator.exports.storage import Storage
-    from mde_simulator.http.journal import Entry, Journal
+    from mde_simulator.defender.call import Call
+    from mde_simulator.tenant import Tenant
 
-#: The functions of the collection of machines, in lower case.
-FILES, JSON = "softwarevulnerabilitiesexport", "softwarevulnerabilitiesbymachine"
-ROLES = ("Vulnerability.Read.All",)
 LONGEST = 6
 PAGE, LARGEST = 50_000, 200_000
-#: How many bytes of a seal are in a token; divisible by three, so that a token needs no padding of its own.
 SEAL = 9
+"""How many bytes of a seal are in a token; divisible by three, so that a token needs no padding of its own."""
 UNKNOWN_TOKEN = "The value of the query option '$skiptoken' is not valid."  # noqa: S105 - a sentence about one
-CONTEXT = "https://api.securitycenter.microsoft.com/api/$metadata#"
 
 
 class Bulk:
-    """Answers both calls.
+    """Answers both calls."""
 
-    Args:
-        exports: The snapshots.
-        storage: Where their files are.
-        journal: Where violations are written down.
-    """
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
 
-    def __init__(self, exports: Exports, storage: Storage, journal: Journal) -> None:
-        self.exports = exports
-        self._storage = storage
-        self._journal = journal
-
-    def answer(self, request: Request, entry: Entry, url: str) -> Answer:
-        """What is said to one of the calls; `url` is the API's.
+    def files(self, call: Call) -> Response:
+        """GET /api/machines/SoftwareVulnerabilitiesExport.
 
         Raises:
-            ODataError: A query option is wrong.
+            ODataError: A query option is refused.
         """
-        if request.segments[2].lower() == FILES:
-            return self._files(self._options(request, entry, ("sasvalidhours",)))
-        return self._page(self._options(request, entry, ("pagesize", "$top", "$skiptoken")), url)
-
-    def _options(self, request: Request, entry: Entry, known: tuple[str, ...]) -> dict[str, str]:
-        options = {name.lower(): text for name, text in request.query}
-        for name in options.keys() - set(known):
-            self._journal.violation(entry, f"an unknown query option {name!r}")
-        return options
-
-    def _files(self, options: dict[str, str]) -> Answer:
+        options = call.named_options("sasvalidhours")
         hours = whole("sasValidHours", options.get("sasvalidhours", "1"))
         if not 1 <= hours <= LONGEST:
-            message = f"sasValidHours is {hours}, and must be from 1 to {LONGEST}."
-            return Answer.error(HTTPStatus.BAD_REQUEST, "BadRequest", message)
-        snapshot = self.exports.current()
-        payload = {
-            "@odata.context": f"{CONTEXT}microsoft.windowsDefenderATP.api.ExportFilesResponse",
-            "exportFiles": self._storage.links(snapshot, hours),
-            "generatedTime": snapshot.generated_time,
-        }
-        return Answer.of(payload, type_=ODATA)
+            text = f"sasValidHours is {hours}, and must be from 1 to {LONGEST}."
+            return Response.error(HTTPStatus.BAD_REQUEST, "BadRequest", text)
+        snapshot = self._tenant.exports.current()
+        return odata(
+            "microsoft.windowsDefenderATP.api.ExportFilesResponse",
+            {
+                "exportFiles": self._tenant.storage.links(snapshot, hours),
+                "generatedTime": snapshot.generated_time,
+            },
+        )
 
-    def _page(self, options: dict[str, str], url: str) -> Answer:
+    def page(self, call: Call) -> Response:
+        """GET /api/machines/SoftwareVulnerabilitiesByMachine.
+
+        Raises:
+            ODataError: A query option is refused.
+        """
+        options = call.named_options("pagesize", "$top", "$skiptoken")
         size = whole("pageSize", options.get("pagesize", str(PAGE)))
         top = options.get("$top")
         if not 1 <= size <= LARGEST:
-            message = f"pageSize is {size}, and must be from 1 to {LARGEST}."
-            return Answer.error(HTTPStatus.BAD_REQUEST, "BadRequest", message)
-        path, first = self.exports.current().path, 0
+            text = f"pageSize is {size}, and must be from 1 to {LARGEST}."
+            return Response.error(HTTPStatus.BAD_REQUEST, "BadRequest", text)
+        exports = self._tenant.exports
+        path, first = exports.current().path, 0
         if "$skiptoken" in options:
             path, first = self._position(options["$skiptoken"])
-        snapshot = self.exports.find(path)
+        snapshot = exports.find(path)
         if snapshot is None:
             raise ODataError(UNKNOWN_TOKEN)
         wanted = size if top is None else min(size, whole("$top", top))
@@ -93,19 +79,13 @@ class Bulk:
         context = json.dumps(f"{CONTEXT}Collection(microsoft.windowsDefenderATP.api.AssetVulnerability)").encode()
         body = b'{"@odata.context":' + context + b',"value":[' + b",".join(records) + b"]"
         if more and top is None:
-            link = _link(url, size, self._token(path, first + wanted))
-            body += b',"@odata.nextLink":' + json.dumps(link).encode()
-        return Answer(HTTPStatus.OK, body + b"}", {"Content-Type": ODATA, "OData-Version": "4.0"})
+            body += b',"@odata.nextLink":' + json.dumps(self._link(size, path, first + wanted)).encode()
+        return Response(HTTPStatus.OK, body + b"}", {"Content-Type": ODATA, "OData-Version": "4.0"})
 
-    def stand_still(self, request: Request, answer: Answer, url: str) -> None:
-        """The next link of a page leads to the page itself."""
-        if answer.status != HTTPStatus.OK:
-            return
-        payload = json.loads(answer.body)
-        options = {name.lower(): text for name, text in request.query}
-        token = options.get("$skiptoken") or self._token(self.exports.current().path, 0)
-        payload["@odata.nextLink"] = _link(url, int(options.get("pagesize", PAGE)), token)
-        answer.body = json.dumps(payload, ensure_ascii=False).encode()
+    def _link(self, size: int, path: str, first: int) -> str:
+        """The next link; `pagesize` is in lower case in Microsoft's, too."""
+        token = quote(self._token(path, first))
+        return f"{self._tenant.url}/api/machines/SoftwareVulnerabilitiesByMachine?pagesize={size}&$skiptoken={token}"
 
     # The token: opaque to clients, and nothing they could make up
 
@@ -125,9 +105,4 @@ class Bulk:
         return str(found["ExportDefinition"]["TimePath"]), int(found["LineStoppedAt"])
 
     def _seal(self, position: bytes) -> bytes:
-        return hmac.digest(self._storage.key, position, hashlib.sha256)[:SEAL]
-
-
-def _link(url: str, size: int, token: str) -> str:
-    """The next link; `pagesize` is in lower case in Microsoft's, too."""
-    return f"{url}/api/machines/SoftwareVulnerabilitiesByMachine?pagesize={size}&$skiptoken={quote(token)}"
+        return hmac.digest(self._tenant.storage.key, position, hashlib.sha256)[:SEAL]

@@ -72,8 +72,8 @@ def moment(text: str) -> datetime:
     try:
         value = datetime.fromisoformat(text)
     except ValueError as error:
-        message = f"'{text}' is not a valid date and time."
-        raise ODataError(message) from error
+        msg = f"'{text}' is not a valid date and time."
+        raise ODataError(msg) from error
     return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
 
 
@@ -87,11 +87,11 @@ class Filter:
         try:
             self.matches = self._either()
         except RecursionError as error:
-            message = "The node count limit of '100' has been exceeded."
-            raise ODataError(message) from error
+            msg = "The node count limit of '100' has been exceeded."
+            raise ODataError(msg) from error
         if self._position < len(self._tokens):
-            message = f"Syntax error at position {self._position} in '{text}'."
-            raise ODataError(message)
+            msg = f"Syntax error at position {self._position} in '{text}'."
+            raise ODataError(msg)
 
     @staticmethod
     def _split(text: str) -> Iterable[tuple[str, str]]:
@@ -99,8 +99,8 @@ class Filter:
         while position < len(text):
             found = TOKEN.match(text, position)
             if found is None or found.lastgroup is None:
-                message = f"Syntax error: character '{text[position]}' is not valid in '{text}'."
-                raise ODataError(message)
+                msg = f"Syntax error: character '{text[position]}' is not valid in '{text}'."
+                raise ODataError(msg)
             yield found.lastgroup, found[found.lastgroup]
             position = found.end()
 
@@ -117,8 +117,8 @@ class Filter:
     def _expect(self, *texts: str) -> str:
         _, text = self._next()
         if text not in texts:
-            message = f"Syntax error in $filter: '{text}' where '{texts[0]}' was expected."
-            raise ODataError(message)
+            msg = f"Syntax error in $filter: '{text}' where '{texts[0]}' was expected."
+            raise ODataError(msg)
         return text
 
     def _taken(self, text: str) -> bool:
@@ -176,8 +176,8 @@ class Filter:
         compare = COMPARE[self._expect(*COMPARE)]
         right, other = self._operand()
         if {kind, other} - {"null"} not in ({kind}, {other}):
-            message = f"A binary operator with incompatible types was detected: {kind}, {other}."
-            raise ODataError(message)
+            msg = f"A binary operator with incompatible types was detected: {kind}, {other}."
+            raise ODataError(msg)
         equality = compare in (operator.eq, operator.ne)
 
         def test(record: Record) -> bool:
@@ -222,8 +222,8 @@ class Filter:
             return lambda _: text, "number" if kind == "number" else "text"
         if kind == "name":
             return self._property(text)
-        message = f"Syntax error in $filter at '{text}'."
-        raise ODataError(message)
+        msg = f"Syntax error in $filter at '{text}'."
+        raise ODataError(msg)
 
     def _property(self, name: str) -> tuple[Value, str]:
         if name in CONSTANTS:
@@ -256,18 +256,24 @@ def named(name: str, known: Iterable[str]) -> str:
     for candidate in known:
         if candidate.lower() == name.lower():
             return candidate
-    message = (
+    msg = (
         f"Could not find a property named '{name}' on type "
         "'microsoft.windowsDefenderATP.api.Machine' that this query option may use."
     )
-    raise ODataError(message)
+    raise ODataError(msg)
+
+
+def skipped(query: list[tuple[str, str]]) -> int:
+    """How much of a list was read already, as far as a query says."""
+    texts = [text for name, text in query if name.lower() == "$skip"]
+    return int(texts[0]) if texts and texts[0].isascii() and texts[0].isdecimal() else 0
 
 
 def whole(name: str, text: str) -> int:
     """The number of a query option."""
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        message = f"Invalid value '{text}' for {name} query option found."
-        raise ODataError(message)
+        msg = f"Invalid value '{text}' for {name} query option found."
+        raise ODataError(msg)
     return int(text)
 
 
@@ -294,8 +300,8 @@ class Options:
         options = cls()
         names = [name.lower() for name, _ in query if name.startswith("$")]
         if len(names) != len(set(names)):
-            message = "A query option was specified more than once, but it must be specified once."
-            raise ODataError(message)
+            msg = "A query option was specified more than once, but it must be specified once."
+            raise ODataError(msg)
         for name, text in query:
             options._set(name, text)
         return options
@@ -317,8 +323,8 @@ class Options:
             case "$count":
                 self.count = text.lower() == "true"
             case lower if lower.startswith("$"):
-                message = f"The query option '{name}' is not allowed."
-                raise ODataError(message)
+                msg = f"The query option '{name}' is not allowed."
+                raise ODataError(msg)
             case _:
                 self.unknown.append(name)
 
@@ -338,8 +344,8 @@ class Options:
 def _order(text: str) -> tuple[str, bool]:
     name, _, direction = text.strip().partition(" ")
     if direction.strip() not in ("", "asc", "desc"):
-        message = f"Syntax error in $orderby at '{direction}'."
-        raise ODataError(message)
+        msg = f"Syntax error in $orderby at '{direction}'."
+        raise ODataError(msg)
     return name, direction.strip() == "desc"
 
 

@@ -17,24 +17,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Calls, in so many seconds.
+CALLS, EXPORT_CALLS, EXPORT_PAGES = "calls", "export calls", "export pages"
+"""The names of the three quotas: of ordinary calls, and of the two calls for whole exports."""
 DOCUMENTED = ((100, 60.0), (1500, 3600.0))
-#: The same of the two calls for whole exports (`get-assessment-software-vulnerabilities.md`).
+"""How many ordinary calls, in how many seconds."""
 EXPORT = ((5, 60.0), (20, 3600.0))
+"""The same of calls for an export's files (`get-assessment-software-vulnerabilities.md`)."""
 EXPORT_JSON = ((30, 60.0), (1000, 3600.0))
-#: Sums of decimals miss a window's end by less than this.
+"""The same of calls for an export as pages of JSON."""
 ROUNDING = 1e-6
+"""Sums of decimals miss a window's end by less than this."""
 
 
 @dataclass
 class Window:
-    """One sliding window: any `period` seconds hold at most `limit` calls, whoever's they are."""
+    """One sliding window: any `period` seconds hold at most `limit` calls, the client's and others'."""
 
     limit: int
     period: float
     calls: deque[tuple[float, bool]] = field(default_factory=deque)
-    #: How many of the calls in the window are the client's, not other users'.
     own: int = 0
+    """How many of the calls in the window are the client's, not other users'."""
 
     def expire(self, now: float) -> None:
         """Forget what is a period old."""
@@ -59,12 +62,12 @@ class Quota:
     Args:
         limits: Pairs of calls and seconds; none of them: everything is admitted.
         clock: Seconds, never going back.
-        grace: So many seconds after a refusal, calls that were under way by then may still come
+        grace: Seconds after a refusal in which calls that were under way by then may still come
             in (several at a time are allowed); they are refused, but are no violation.
 
     Attributes:
         admitted: Calls that were let through.
-        refusals: Calls that were refused, whoever filled the windows.
+        refusals: Calls that were refused, by whomever the windows were filled.
         over: Refusals that the client's own calls caused.
         early: Calls made before an announced Retry-After had ended.
     """
@@ -76,8 +79,8 @@ class Quota:
         grace: float = 0.1,
     ) -> None:
         if any(limit < 1 or period <= 0 for limit, period in limits):
-            message = "A limit is at least one call in more than no seconds."
-            raise ValueError(message)
+            msg = "A limit is at least one call in more than no seconds."
+            raise ValueError(msg)
         self.limits = limits
         self.grace = grace
         self.admitted = self.refusals = self.over = self.early = 0
@@ -115,7 +118,7 @@ class Quota:
             return announced, fault
 
     def close(self, seconds: float) -> None:
-        """Refuse everything for so long: the 429 was announced for another reason."""
+        """Refuse everything until the seconds are over: the 429 was announced for another reason."""
         with self._lock:
             now = self._clock()
             self._closed_until = max(self._closed_until, now + seconds)

@@ -1,1 +1,1 @@
-"""Entra ID: who may have a token, by which credential, and what is said to whoever may not."""
+"""Entra ID: who may have a token, by which credential, and how others are refused."""

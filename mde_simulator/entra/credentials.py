@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from mde_simulator.http.journal import Entry
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-#: How a header names a certificate (RFC 7515 4.1.7 and 4.1.8).
 THUMBPRINTS: dict[str, hashes.HashAlgorithm] = {
     "x5t": hashes.SHA1(),  # noqa: S303 - names a certificate, protects nothing
     "x5t#S256": hashes.SHA256(),
 }
+"""How a header names a certificate (RFC 7515 4.1.7 and 4.1.8)."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Assertions:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
         if not isinstance(key, RSAPublicKey):
-            message = "Entra ID takes certificates with RSA keys alone."
-            raise ValueError(message)  # noqa: TRY004 - of the file, not of the argument
+            msg = "Entra ID takes certificates with RSA keys alone."
+            raise ValueError(msg)  # noqa: TRY004 - of the file, not of the argument
         self._certificates.append((certificate, key))
         return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303 - a name
 

@@ -15,7 +15,6 @@ class Refused(Exception):  # noqa: N818 - it is the name of what happened, not o
         self.detail = detail
 
 
-#: The OAuth error, and the description.
 ERRORS: dict[int, tuple[str, str]] = {
     7000215: (
         "invalid_client",
@@ -108,3 +107,4 @@ ERRORS: dict[int, tuple[str, str]] = {
     90033: ("temporarily_unavailable", "A transient error has occurred. Please try again."),
     90055: ("temporarily_unavailable", "There are too many incoming requests; the tenant is throttled."),
 }
+"""The OAuth error, and the description."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-#: What Entra ID takes for an audience by default.
 EXCHANGE = "api://AzureADTokenExchange"
+"""What Entra ID takes for an audience by default."""
 SUBJECT = "system:serviceaccount:security:tap-mde-kbs"
 
 
@@ -39,7 +39,7 @@ class Issuer:
         return self._key.public_key()
 
     def token(self, subject: str = SUBJECT, *, audience: str = EXCHANGE, life: float = 3600) -> str:
-        """A token that is good for so many seconds; negative: it has ended already."""
+        """A token that is valid for that many seconds; negative: it has expired already."""
         now = time.time()
         claims = {
             "iss": self.url,
@@ -53,7 +53,7 @@ class Issuer:
         return sign({"typ": "JWT", "alg": "RS256"}, claims, self._key)
 
     def write(self, path: Path, subject: str = SUBJECT, *, audience: str = EXCHANGE, life: float = 3600) -> Path:
-        """Write a new token into the file, at once for whoever reads it meanwhile."""
+        """Replace the token in the file; a reader sees the old one or the new one, never half."""
         beside = path.with_name(f"{path.name}.new")
         beside.write_text(self.token(subject, audience=audience, life=life) + "\n")
         return beside.replace(path)

@@ -22,7 +22,7 @@ from mde_simulator.entra.credentials import Assertions
 from mde_simulator.entra.entra import ERRORS, Refused
 from mde_simulator.entra.federation import EXCHANGE, SUBJECT, Issuer
 from mde_simulator.entra.tokens import Part, encoded, unsigned
-from mde_simulator.http.messages import Answer, Request
+from mde_simulator.http.messages import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 AUDIENCE = "https://api.securitycenter.microsoft.com"
 OLD_AUDIENCE = "https://securitycenter.onmicrosoft.com/windowsatpservice"
-#: Services that every tenant has: their tokens are real, and not for this API.
 OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://management.azure.com")
+"""Services that every tenant has: their tokens are real, and not for this API."""
 ROLES = ("Machine.Read.All", "Software.Read.All", "Vulnerability.Read.All")
 DEFAULT = "/.default"
-#: What a token looks like to a client, which has to take it as it comes.
 BEARER_FORMS = {
     "jwt": "a JSON Web Token with the claim `roles`",
-    "no_roles": "the same without that claim, though it grants them",
+    "no_roles": "the same without that claim, though it grants the roles",
     "odd_roles": "the same with a claim `roles` that is no list",
     "no_json": "three parts that hold no JSON",
     "opaque": "a text without any parts",
 }
+"""What a token looks like to a client, which has to take it as it comes."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Identity:
 
     def __post_init__(self) -> None:
         if self.bearer_form not in BEARER_FORMS:
-            message = f"There is no bearer form {self.bearer_form!r}; there are {', '.join(BEARER_FORMS)}."
-            raise ValueError(message)
+            msg = f"There is no bearer form {self.bearer_form!r}; there are {', '.join(BEARER_FORMS)}."
+            raise ValueError(msg)
 
     @property
     def given(self) -> int:
@@ -101,7 +101,7 @@ class Identity:
         """Let the application sign in with that issuer's tokens about this subject."""
         self.assertions.federate(issuer, subject, audience)
 
-    def answer(self, request: Request, entry: Entry) -> Answer:
+    def answer(self, request: Request, entry: Entry) -> Response:
         """What the authority says; how the caller proved who it is goes into the journal's entry."""
         tenant, *rest = request.segments
         path = "/".join(rest).lower()
@@ -113,16 +113,16 @@ class Identity:
                 return self._discovery(tenant)
             if path in ("oauth2/v2.0/token", "oauth2/token"):
                 if request.method != "POST":
-                    return Answer.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "POST it.")
+                    return Response.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "POST it.")
                 return self._token(tenant, request, entry)
         except Refused as refused:
             app = request.form.get("client_id", "")
             return self.refusal(refused.code, tenant, app, refused.about, detail=refused.detail)
-        return Answer.error(HTTPStatus.NOT_FOUND, "NotFound", "There is nothing here.")
+        return Response.error(HTTPStatus.NOT_FOUND, "NotFound", "There is nothing here.")
 
     def refusal(  # noqa: PLR0913 - what Entra ID's texts speak of, each by its name
         self, code: int, tenant: str = "", app: str = "", resource: str = "", *, detail: str = "", text: str = ""
-    ) -> Answer:
+    ) -> Response:
         """Entra ID's error body for an AADSTS number, with `detail` after its text, or `text` instead."""
         error, usual = ERRORS.get(code, ("invalid_request", "Something that nobody wrote down."))
         usual = usual.format(app=app, tenant=tenant, resource=resource)
@@ -130,7 +130,7 @@ class Identity:
         now = datetime.fromtimestamp(self.clock(), timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
         trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
         status = HTTPStatus.UNAUTHORIZED if error == "invalid_client" else HTTPStatus.BAD_REQUEST
-        return Answer.of(
+        return Response.of(
             {
                 "error": error,
                 "error_description": f"AADSTS{code}: {text} Trace ID: {trace} "
@@ -159,11 +159,11 @@ class Identity:
         """Every token given out so far is void."""
         self._void.update(self._tokens)
 
-    def _discovery(self, tenant: str) -> Answer:
+    def _discovery(self, tenant: str) -> Response:
         if tenant.lower() != self.tenant_id:
             raise Refused(90002)
         base = f"{self.url}/{tenant}"
-        return Answer.of(
+        return Response.of(
             {
                 "token_endpoint": f"{base}/oauth2/v2.0/token",
                 "token_endpoint_auth_methods_supported": [
@@ -179,7 +179,7 @@ class Identity:
             }
         )
 
-    def _token(self, tenant: str, request: Request, entry: Entry) -> Answer:
+    def _token(self, tenant: str, request: Request, entry: Entry) -> Response:
         if tenant.lower() != self.tenant_id:
             raise Refused(90002)
         form = request.form
@@ -190,15 +190,15 @@ class Identity:
         audience = self.audience(form.get("resource", "") + DEFAULT if old else form.get("scope", ""))
         token = self.issue(audience)
         life = int(self.token_life)
-        answer: dict[str, object] = {
+        response: dict[str, object] = {
             "token_type": "Bearer",
             "expires_in": life,
             "ext_expires_in": life,
         }
         if old:
-            answer = {name: str(value) for name, value in answer.items()}
-            answer["resource"] = audience
-        return Answer.of(answer | {"access_token": token})
+            response = {name: str(value) for name, value in response.items()}
+            response["resource"] = audience
+        return Response.of(response | {"access_token": token})
 
     def _credential(self, request: Request, entry: Entry, endpoint: str) -> None:
         """Check who asks."""

@@ -59,11 +59,11 @@ class Jwt:
         try:
             header, claims = (json.loads(decoded(part)) for part in (first, second))
         except RecursionError as error:
-            message = "nested too deep"
-            raise ValueError(message) from error
+            msg = "nested too deep"
+            raise ValueError(msg) from error
         if not isinstance(header, dict) or not isinstance(claims, dict):
-            message = "header and claims are objects"
-            raise ValueError(message)  # noqa: TRY004 - a text of the wrong form, not an argument of the wrong type
+            msg = "header and claims are objects"
+            raise ValueError(msg)  # noqa: TRY004 - a text of the wrong form, not an argument of the wrong type
         return cls(header, claims, f"{first}.{second}".encode(), decoded(third))
 
     def verifies(self, key: RSAPublicKey) -> bool:

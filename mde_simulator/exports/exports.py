@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from mde_simulator.exports.records import CAMEL, PASCAL, ExportShape, Writer, is_there, lacking, view
+from mde_simulator.exports.records import CAMEL, PASCAL, ExportShape, RecordWriter, is_there, lacking, view
 from mde_simulator.fleet.cves import cves
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from mde_simulator.fleet.fleet import Fleet
     from mde_simulator.fleet.picture import Content, Picture
 
-#: Seconds from one snapshot to the next.
 EVERY = 6 * 3600.0
-#: Older snapshots than the last so many are gone, with their files.
+"""Seconds from one snapshot to the next."""
 KEPT = 4
-#: zlib's fastest level; with the gzip header, which has no time in it.
+"""How many snapshots are kept, with their files."""
 FAST, GZIP = 1, 31
-#: So many bytes are deflated at once.
+"""zlib's fastest level; with the gzip header, which has no time in it."""
 BLOCK = 262_144
+"""How many bytes are deflated at once."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Snapshot:
     picture: Picture
     folder: Path | None
     _locks: list[threading.Lock] = field(init=False)
-    _writers: dict[str, Writer] = field(default_factory=dict, init=False)
+    _writers: dict[str, RecordWriter] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._locks = [threading.Lock() for _ in range(self.shape.files)]
@@ -109,14 +109,14 @@ class Snapshot:
 
     # The records
 
-    def _writer(self, way: str) -> Writer:
+    def _writer(self, way: str) -> RecordWriter:
         """Kept, since it knows by then how most records go on."""
         if way not in self._writers:
-            self._writers[way] = Writer(self.content, self.shape, way)
+            self._writers[way] = RecordWriter(self.content, self.shape, way)
         return self._writers[way]
 
     def page(self, first: int, size: int) -> tuple[list[bytes], bool]:
-        """So many records of the JSON answer, and whether there are more."""
+        """A page of the JSON response, and whether there are more records after it."""
         records: list[bytes] = []
         for piece in self._writer(CAMEL).pieces():
             if first >= len(piece.rests):
@@ -128,21 +128,21 @@ class Snapshot:
                 return records[:size], True
         return records, False
 
-    def file(self, number: int, way: str = PASCAL) -> Path:
+    def file(self, number: int) -> Path:
         """A file of the export, written when it is first asked for.
 
         Raises:
             RuntimeError: The simulator is not running.
         """
         if self.folder is None:
-            message = "The simulator is not running."
-            raise RuntimeError(message)
-        path = self.folder / f"{self.generated:%Y%m%d%H%M%S}-{number:05d}-{way}.gz"
+            msg = "The simulator is not running."
+            raise RuntimeError(msg)
+        path = self.folder / f"{self.generated:%Y%m%d%H%M%S}-{number:05d}.gz"
         with self._locks[number]:
             if not path.exists():
                 unfinished = path.with_suffix(".part")
                 with unfinished.open("wb") as file:
-                    for block in _deflated(self._writer(way), number):
+                    for block in _deflated(self._writer(PASCAL), number):
                         file.write(block)
                 unfinished.rename(path)
         return path
@@ -154,7 +154,7 @@ class Snapshot:
                 path.unlink()
 
 
-def _deflated(writer: Writer, number: int) -> Iterator[bytes]:
+def _deflated(writer: RecordWriter, number: int) -> Iterator[bytes]:
     """A gzip, the same bytes each time."""
     compressor = zlib.compressobj(FAST, zlib.DEFLATED, GZIP)
     waiting: list[bytes] = []
@@ -212,8 +212,8 @@ class Exports:
                 moment = moment.replace(microsecond=0)
             if before is not None and moment <= before:
                 if at is not None:
-                    message = f"A snapshot is later than the one before, of {before}."
-                    raise ValueError(message)
+                    msg = f"A snapshot is later than the one before, of {before}."
+                    raise ValueError(msg)
                 moment = before + timedelta(seconds=1)
             self._made = now
             snapshot = Snapshot(moment, self.shape, self._fleet.picture(), self._folder)

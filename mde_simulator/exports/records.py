@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from mde_simulator.fleet import cves as vulnerabilities
+from mde_simulator.fleet import cves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,24 +20,35 @@ if TYPE_CHECKING:
     from mde_simulator.fleet.catalogue import Record
     from mde_simulator.fleet.picture import Assessed, Content, Kb
 
-#: How names are written: in files PascalCase and nulls left out, in the JSON answer camelCase and
-#: nulls (microsoft-365-docs#5877); a file in the JSON answer's way is a fault.
 PASCAL, CAMEL = "pascal", "camel"
+"""How names are written: in files PascalCase and nulls left out, in the JSON response camelCase and nulls
+(microsoft-365-docs#5877).
+"""
 FILES_ONLY = ("isOnboarded", "cveBatchTitle", "cveBatchUrl")
-#: What is null in the JSON answer if a record does not say it.
 NULLABLE = ("cveId", "cvssScore", "vulnerabilitySeverityLevel", "recommendedSecurityUpdate",
             "recommendedSecurityUpdateId", "recommendedSecurityUpdateUrl", "endOfSupportStatus",
             "endOfSupportDate", "cveMitigationStatus")  # fmt: skip
-#: Of so many devices one has: no record at all; none but for missing updates; a record twice, in two
-#: groups; a record that does not say whose it is; its records in two files.
-ABSENT, BARE, TWICE, UNNAMED, SPLIT = 40, 10, 20, 50, 3
-#: A device has so many records of other vendors' software, and up to so many more, from one of so many on.
-LEAST, SPREAD, START = 3, 5, 60
-#: So many devices are written together, their records mixed.
+"""What is null in the JSON response if a record does not say it."""
+ABSENT_EVERY = 40
+"""One device in 40 has no record."""
+BARE_EVERY = 10
+"""One in 10 has none but for missing updates."""
+TWICE_EVERY = 20
+"""One in 20 has a record twice, in two groups."""
+UNNAMED_EVERY = 50
+"""One in 50 has a record that does not say whose it is."""
+SPLIT_EVERY = 3
+"""One in 3 has its records in two files."""
+LEAST, SPREAD = 3, 5
+"""A device has 3 records of other vendors' software, and up to 4 more."""
+START = 60
+"""They begin at one of the first 60."""
 TOGETHER = 8
-#: A record without its evidence, paths on the disk and in the registry; and what is left out of
-#: narrower ones: nothing that missing updates follow from.
+"""How many devices are written together, their records mixed."""
 PLAIN_WIDTH = 950
+"""A record without its evidence, paths on the disk and in the registry; and what is left out of narrower ones:
+nothing that missing updates follow from.
+"""
 LEFT_OUT = ("deviceName", "osVersion", "osArchitecture", "diskPaths", "registryPaths", "recommendationReference",
             "cveBatchTitle", "cveBatchUrl", "productCategory", "lastSeenTimestamp")  # fmt: skip
 
@@ -59,8 +70,8 @@ class ExportShape:
 
     def __post_init__(self) -> None:
         if self.records < 0 or self.files < 1:
-            message = "An export has one file at least, and no fewer than 0 records a device."
-            raise ValueError(message)
+            msg = "An export has one file at least, and no fewer than 0 records a device."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -83,12 +94,12 @@ class Piece:
 
 def is_absent(device: Assessed) -> bool:
     """Whether the export has no record of it, whatever it misses."""
-    return not device.added and device.index % ABSENT == 7  # noqa: PLR2004 - any one of them
+    return not device.added and device.index % ABSENT_EVERY == 7  # noqa: PLR2004 - any one of them
 
 
 def is_bare(device: Assessed) -> bool:
     """Whether no other vendor's software is on it."""
-    return not device.added and device.index % BARE == 3  # noqa: PLR2004 - any one of them
+    return not device.added and device.index % BARE_EVERY == 3  # noqa: PLR2004 - any one of them
 
 
 def lacking(device: Assessed, content: Content) -> list[Kb]:
@@ -103,7 +114,7 @@ def is_there(device: Assessed, content: Content) -> bool:
 
 def view(device: Assessed) -> int:
     """The way in which it sees how bad a CVE is."""
-    return device.index % vulnerabilities.VIEWS
+    return device.index % cves.VIEWS
 
 
 def timestamp(moment: datetime) -> str:
@@ -116,8 +127,17 @@ def pascal(name: str) -> str:
     return name.replace("os", "OS", 1) if name.startswith("os") else name[0].upper() + name[1:]
 
 
+def camel(record: Record) -> Record:
+    """A file's record as the JSON response has it: other names, and nulls."""
+    named = {
+        name.replace("OS", "os", 1) if name.startswith("OS") else name[0].lower() + name[1:]: value
+        for name, value in record.items()
+    }
+    return {name: value for name, value in (dict.fromkeys(NULLABLE) | named).items() if name not in FILES_ONLY}
+
+
 @dataclass
-class Writer:
+class RecordWriter:
     """Writes the records of a picture in one of the two ways."""
 
     content: Content
@@ -127,9 +147,9 @@ class Writer:
 
     def __post_init__(self) -> None:
         others = range(START + max(LEAST + SPREAD, self.shape.records))
-        self._others = [self._rest(vulnerabilities.of_others(number)) for number in others]
+        self._others = [self._rest(cves.of_others(number)) for number in others]
         self.devices = [device for device in self.content.devices if is_there(device, self.content)]
-        self._odd = [self._rest(record) for record in vulnerabilities.odd()]
+        self._odd = [self._rest(record) for record in cves.odd()]
 
     def pieces(self) -> Iterator[Piece]:
         """All records, in the order of the files."""
@@ -150,7 +170,7 @@ class Writer:
         return self.devices[number * size : (number + 1) * size]
 
     def _is_split(self, device: Assessed) -> bool:
-        return self.shape.files > 1 and device.index % SPLIT == 0
+        return self.shape.files > 1 and device.index % SPLIT_EVERY == 0
 
     def _first(self, device: Assessed) -> list[Piece]:
         pieces = self._device(device)
@@ -166,10 +186,10 @@ class Writer:
         for kb in lacking(device, self.content):
             start = self._start(device, whose, device.first_seen(kb))
             pieces += [Piece(start, self._of_kb(kb, product, seen)) for product in kb.products]
-        if pieces and device.index % TWICE == 2:  # noqa: PLR2004 - any one of them
+        if pieces and device.index % TWICE_EVERY == 2:  # noqa: PLR2004 - any one of them
             other = self._whose(device, {"rbacGroupName": "Changed yesterday", "rbacGroupId": 77})
             pieces.append(Piece(pieces[0].start.replace(whose, other, 1), pieces[0].rests))
-        if pieces and device.index % UNNAMED == 5:  # noqa: PLR2004 - any one of them
+        if pieces and device.index % UNNAMED_EVERY == 5:  # noqa: PLR2004 - any one of them
             nobody = self._members({"rbacGroupName": "Unassigned", "rbacGroupId": 0, "id": ""})
             pieces.append(Piece(b"{" + nobody[:-1], pieces[0].rests[:1]))
         if not is_bare(device):
@@ -204,7 +224,7 @@ class Writer:
     def _of_kb(self, kb: Kb, product: str, seen: int) -> list[bytes]:
         found = self._kbs.get((kb, product, seen))
         if found is None:
-            records = vulnerabilities.of_kb(kb, product, seen)
+            records = cves.of_kb(kb, product, seen)
             found = self._kbs[kb, product, seen] = [self._rest(record) for record in records]
         return found
 

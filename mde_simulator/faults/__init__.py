@@ -1,1 +1,8 @@
-"""What goes wrong: which request meets a fault, and what the fault does to its answer."""
+"""Faults: what goes wrong. Each kind of fault is one entry: its rule, its help text and its effect.
+
+A new kind is a function in one of these modules, under `@kind(…)`; nothing else has to know of it.
+"""
+
+from mde_simulator.faults import answers, files, hostile, lists, sign_in
+
+__all__ = ["answers", "files", "hostile", "lists", "sign_in"]

@@ -1,116 +1,113 @@
-"""What a hostile or broken server answers: without end, far too large, or aimed at terminal and logs.
+"""A hostile or broken server: answers without end, far too large, or aimed at terminal and logs.
 
-`faults.py` says when, this module what; bytes that never end are `server.py`'s. It knows neither
-the fleet nor sockets.
+Bytes that never end are `server.py`'s.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mde_simulator.http.messages import ODATA, Answer, Request
+from mde_simulator.faults.fault import API, EXPORT_JSON, LIST, kind, of_payload
+from mde_simulator.http.messages import ODATA, Response
 
 if TYPE_CHECKING:
-    from mde_simulator.faults.faults import Fault
+    from mde_simulator.faults.fault import Strike
 
-#: Where the fault `foreign_link` leads; a request for it is a violation.
 ELSEWHERE_LINK = "/elsewhere/link"
-#: Sets the window's title, clears the screen, turns text red and back, rings, writes over the line,
-#: turns the direction of writing, and a C1 control.
+"""Where the foreign links lead; a request for it is a violation."""
 CONTROLS = "\x1b]0;owned\x07\x1b[2J\x1b[31m\a\b\rforged\n\u202egnol\x9b1m\x7f"
-#: Names in the API's records: of machines and groups, of KBs, and lists of names.
+"""Sets the window's title, clears the screen, turns text red and back, rings, writes over the line, turns the
+direction of writing, and a C1 control.
+"""
 NAMES = ("computerDnsName", "rbacGroupName", "name", "machineTags", "productsNames")
+"""Names in the API's records: of machines and groups, of KBs, and lists of names."""
 START = b'{"@odata.context": "https://api.securitycenter.microsoft.com/api/$metadata#Machines", "value": ['
 PIECE = 16 * 1_048_576
 MEGABYTE = 1_048_576
-#: How large by default, in what `Fault.size` says.
-SIZES = {"bomb": 2 * 1024 * MEGABYTE, "long_error": 5 * MEGABYTE, "nested": 100_000, "long_header": MEGABYTE,
-         "many_headers": MEGABYTE}  # fmt: skip
-#: The API's code for a status (`common-errors.md`).
-CODES = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 500: "InternalServerError"}
 
 
-def size(fault: Fault) -> int:
-    """How large a fault is."""
-    return fault.size or SIZES.get(fault.kind, 0)
+def _started(body: bytes, encoding: str, ending: str = "whole") -> Response:
+    """A body that is encoded already."""
+    headers = {"Content-Type": ODATA, "Content-Encoding": encoding}
+    return Response(HTTPStatus.OK, body, headers, ending=ending)
 
 
-def message(fault: Fault, request: Request) -> str | None:
-    """The text of an error that is hostile by its text; None for other faults."""
-    match fault.kind:
-        case "long_error":
-            text = fault.text or "Something went wrong, and this is the whole story. "
-            return (text * (size(fault) // len(text) + 1))[: size(fault)]
-        case "control_error":
-            return f"Something{fault.text or CONTROLS} went wrong."
-        case "echo":
-            sent = [f"{name}: {value}" for name, value in request.headers.items()]
-            sent.append(request.body.decode("utf-8", "replace"))
-            return f"{fault.text or 'This request is refused:'} {'; '.join(sent)}"
-    return None
+@kind("endless", API, "a body that never ends")
+def _endless(_strike: Strike) -> Response:
+    return _started(START, "identity", "endless")
 
 
-def instead(fault: Fault, request: Request) -> Answer | None:
-    """What comes in place of the answer; None if the fault is of another sort, or changes the answer."""
-    text = message(fault, request)
-    if text is not None:
-        status = fault.status or HTTPStatus.BAD_REQUEST
-        return Answer.error(status, CODES.get(status, "InternalServerError"), text)
-    answer = Answer(fault.status or HTTPStatus.OK, b"", {"Content-Type": ODATA})
-    match fault.kind:
-        case "endless":
-            answer.body, answer.ending = START, "endless"
-            answer.headers["Content-Encoding"] = "identity"
-        case "endless_nothing":
-            answer.body, answer.ending = zlib.compress(START), "endless"
-            answer.headers["Content-Encoding"] = "deflate"
-        case "bomb":
-            answer.headers["Content-Encoding"] = "gzip"
-            answer.body = bomb(size(fault))
-        case "nested":
-            depth = size(fault)
-            answer.body = b'{"value": ' + b"[" * depth + b"]" * depth + b"}"
-        case _:
-            return None
-    return answer
+@kind("endless_nothing", API, "the same, after the end of what is deflated: it inflates to nothing")
+def _endless_nothing(_strike: Strike) -> Response:
+    return _started(zlib.compress(START), "deflate", "endless")
+
+
+@kind("bomb", API, "a small body that inflates to `size` bytes, 2 GiB by default", size=2 * 1024 * MEGABYTE)
+def _bomb(strike: Strike) -> Response:
+    return _started(bomb(strike.size), "gzip")
 
 
 @lru_cache(maxsize=4)
 def bomb(inflated: int) -> bytes:
-    """A gzip of so many spaces in a list that never closes: its members are one and the same."""
+    """A gzip of a list that never closes, with that many spaces: one member, repeated."""
     member = gzip.compress(b" " * PIECE, 9, mtime=0)
     return gzip.compress(START, mtime=0) + member * (inflated // PIECE + 1)
 
 
-def spoil(answer: Answer, fault: Fault, url: str) -> None:
-    """Change an answer as the fault says."""
-    match fault.kind:
-        case "drip":
-            answer.ending, answer.pace = "drip", fault.seconds
-        case "long_header":
-            answer.headers["X-Filler"] = "x" * size(fault)
-        case "many_headers":
-            answer.headers |= {f"X-Filler-{number}": "x" * 1000 for number in range(size(fault) // 1000 + 1)}
-        case "control_names" | "foreign_link" | "foreign_skiptoken_link" if answer.status == HTTPStatus.OK:
-            payload = json.loads(answer.body)
-            if fault.kind == "control_names":
-                _scrawl(payload, fault.text or CONTROLS)
-            else:
-                other = f"https://localhost:{urlsplit(url).port}{ELSEWHERE_LINK}"
-                payload["@odata.nextLink"] = fault.text or other
-            answer.body = json.dumps(payload, ensure_ascii=False).encode()
-        case _:
-            pass
+@kind("nested", API, "JSON that is nested `size` deep, 100,000 by default", size=100_000)
+def _nested(strike: Strike) -> Response:
+    body = b'{"value": ' + b"[" * strike.size + b"]" * strike.size + b"}"
+    return Response(HTTPStatus.OK, body, {"Content-Type": ODATA})
 
 
-def _scrawl(payload: Any, controls: str) -> None:
-    """Put control characters into every name of an answer."""
+@kind("drip", API, "a byte of the body every `seconds`")
+def _drip(strike: Strike) -> Response:
+    response = strike.answer()
+    response.ending, response.pace = "drip", strike.fault.seconds
+    return response
+
+
+@kind("long_header", API, "a header of `size` bytes, 1 MiB by default", size=MEGABYTE)
+def _long_header(strike: Strike) -> Response:
+    response = strike.answer()
+    response.headers["X-Filler"] = "x" * strike.size
+    return response
+
+
+@kind("many_headers", API, "headers of 1,000 bytes, together `size`, 1 MiB by default", size=MEGABYTE)
+def _many_headers(strike: Strike) -> Response:
+    response = strike.answer()
+    response.headers |= {f"X-Filler-{number}": "x" * 1000 for number in range(strike.size // 1000 + 1)}
+    return response
+
+
+@kind("long_error", API, "400, or `status`, with a message of `size` bytes, 5 MiB by default", size=5 * MEGABYTE)
+def _long_error(strike: Strike) -> Response:
+    text = strike.fault.text or "Something went wrong, and this is the whole story. "
+    return strike.error((text * (strike.size // len(text) + 1))[: strike.size])
+
+
+@kind("control_error", API, "400, or `status`, with control characters in its message")
+def _control_error(strike: Strike) -> Response:
+    return strike.error(f"Something{strike.fault.text or CONTROLS} went wrong.")
+
+
+@kind("echo", API, "400, or `status`, whose message repeats the request, secrets and all")
+def _echo(strike: Strike) -> Response:
+    sent = [f"{name}: {value}" for name, value in strike.request.headers.items()]
+    sent.append(strike.request.body.decode("utf-8", "replace"))
+    return strike.error(f"{strike.fault.text or 'This request is refused:'} {'; '.join(sent)}")
+
+
+@kind("control_names", API, "control characters in the names of machines and KBs")
+@of_payload
+def _control_names(payload: Any, strike: Strike) -> object:
+    controls = strike.fault.text or CONTROLS
     records = payload.get("value") if isinstance(payload, dict) else None
     for record in records if isinstance(records, list) else [payload]:
         for name in NAMES:
@@ -119,3 +116,12 @@ def _scrawl(payload: Any, controls: str) -> None:
                 record[name] = value + controls
             elif isinstance(value, list):
                 record[name] = [f"{item}{controls}" for item in value]
+    return payload
+
+
+@kind("foreign_skiptoken_link", EXPORT_JSON, "a next link to `text`, another host")
+@kind("foreign_link", LIST, "a next link to `text`, another host")
+@of_payload
+def _foreign_link(payload: Any, strike: Strike) -> object:
+    other = f"https://localhost:{urlsplit(strike.tenant.url).port}{ELSEWHERE_LINK}"
+    return payload | {"@odata.nextLink": strike.fault.text or other}

@@ -5,21 +5,21 @@ Made from a seed, month by month, as far as somebody asks. Knows nothing of mach
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
+from mde_simulator.dice import dice
+
 Record = dict[str, object]
 
-#: Patch Tuesday is the second Tuesday of the month.
 TUESDAY = 1
-#: How many days of updates lie before the first day.
+"""Patch Tuesday is the second Tuesday of the month."""
 HISTORY = 180
-#: The share of months with an update out of band, and of updates with `osBuild` as text.
+"""How many days of updates lie before the first day."""
 OUT_OF_BAND = 0.3
+"""The share of months with an update out of band, and of updates with `osBuild` as text."""
 BUILD_AS_TEXT = 0.1
 
-#: Windows as it is called in `productsNames`, with its build.
 WINDOWS = {
     "windows_10": 19045,
     "windows_11": 26100,
@@ -28,15 +28,10 @@ WINDOWS = {
     "windows_server_2022": 20348,
     "windows_server_2025": 26100,
 }
-#: What else of Microsoft's a Windows machine may have; a month brings an update with this chance.
+"""Windows as it is called in `productsNames`, with its build."""
 SOFTWARE = {"office": 0.95, ".net_framework": 0.5, "sql_server": 0.2, "exchange_server": 0.2}
+"""What else of Microsoft's a Windows machine may have; a month brings an update with this chance."""
 CATALOGUE_URL = "https://catalog.update.microsoft.com/v7/site/Search.aspx?q=KB"
-
-
-def dice(*parts: object) -> random.Random:
-    """A generator of its own for every purpose, so that one draw more moves nothing else."""
-    seed = "/".join(str(part) for part in parts)
-    return random.Random(seed)  # noqa: S311 - a made-up fleet, nothing to keep secret
 
 
 def patch_tuesday(year: int, month: int) -> date:

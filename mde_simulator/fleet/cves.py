@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from mde_simulator.fleet.catalogue import Record
     from mde_simulator.fleet.picture import Kb
 
-#: From harmless to worst; None: not rated.
 SEVERITIES = (None, "Low", "Medium", "High", "Critical")
+"""From harmless to worst; None: not rated."""
 EXPLOITABILITY = ("NoExploit", "ExploitIsPublic", "ExploitIsVerified", "ExploitIsInKit")
-#: CVSS scores from and to, for each severity.
 SCORES = ((0, 0), (1, 39), (40, 69), (70, 89), (90, 100))
-#: Devices see a severity in so many ways: it depends on the threat landscape, says Microsoft.
+"""CVSS scores from and to, for each severity."""
 VIEWS = 4
-#: Name, vendor, versions of other vendors' software, and how it calls the update to take.
+"""How many severities one CVE may have on different devices: it depends on the threat landscape, says Microsoft."""
 OTHERS = (
     ("chrome", "google", "119.0.6045.{0}", "Upgrade to 120.0.{0}"),
     ("firefox", "mozilla", "118.0.{0}", "mfsa2023-{0}"),
@@ -37,8 +36,9 @@ OTHERS = (
     ("openssl", "openssl", "3.0.{0}", None),
     ("7-zip", "7-zip", "22.{0}", "Upgrade to 23.01"),
 )
-#: Of so many records of other vendors' software one has no CVE.
+"""Name, vendor, versions of other vendors' software, and how it calls the update to take."""
 WITHOUT_CVE = 9
+"""One record in 9 of other vendors' software has no CVE."""
 
 
 @dataclass(frozen=True)

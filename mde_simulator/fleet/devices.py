@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mde_simulator.fleet.catalogue import WINDOWS, Record, Update, dice
+from mde_simulator.dice import dice
+from mde_simulator.fleet.catalogue import WINDOWS, Record, Update
 
 if TYPE_CHECKING:
     import random
 
-#: osPlatform, share of the fleet, product (for Windows), version, osVersion, osBuild.
 PLATFORMS: tuple[tuple[str, int, str, str, str, int], ...] = (
     ("Windows11", 40, "windows_11", "24H2", "10.0", 26100),
     ("Windows10", 22, "windows_10", "22H2", "10.0", 19045),
@@ -30,8 +30,8 @@ PLATFORMS: tuple[tuple[str, int, str, str, str, int], ...] = (
     ("iOS", 4, "", "17.6", "17.6", 17),
     ("Android", 3, "", "14.0", "14.0", 14),
 )
+"""osPlatform, share of the fleet, product (for Windows), version, osVersion, osBuild."""
 PHONES = ("iOS", "Android")
-#: rbacGroupName, rbacGroupId, and the weights of `PACES` in it.
 GROUPS: tuple[tuple[str | None, int, tuple[int, ...]], ...] = (
     ("Headquarters", 1, (6, 3, 1, 0)),
     ("Servers", 2, (1, 4, 5, 1)),
@@ -40,9 +40,9 @@ GROUPS: tuple[tuple[str | None, int, tuple[int, ...]], ...] = (
     ("Développement", 5, (4, 4, 2, 0)),
     (None, 0, (2, 3, 3, 2)),
 )
-#: From how many to how many days after its publication an update is installed; None: never.
+"""rbacGroupName, rbacGroupId, and the weights of `PACES` in it."""
 PACES: tuple[tuple[int, int] | None, ...] = ((1, 6), (5, 21), (20, 75), None)
-#: Every property that may be null, one of them for each device from `FIRST_NULL` on.
+"""From how many to how many days after its publication an update is installed; None: never."""
 NULLABLE = (
     "mergedIntoMachineId",
     "exclusionReason",
@@ -63,8 +63,8 @@ NULLABLE = (
     "defenderAvStatus",
     "vmMetadata",
 )
+"""Every property that may be null, one of them for each device from `FIRST_NULL` on."""
 FIRST_NULL = 10
-#: Names as people give them, one for each device from `FIRST_ODD_NAME` on.
 ODD_NAMES = (
     "Max Mustermann iPadAir 17zoll",
     "📱 Zoë's iPhone 🎉",
@@ -78,14 +78,15 @@ ODD_NAMES = (
     " leading and trailing ",
     "e" * 255,
 )
+"""Names as people give them, one for each device from `FIRST_ODD_NAME` on."""
 FIRST_ODD_NAME = 30
-#: Chances a day that a device leaves, or goes quiet; and of being quiet from the start.
 LEAVES, GOES_QUIET, QUIET_ALREADY = 0.0006, 0.0008, 0.03
-#: Of all pairs of device and update these never work out, or are rolled back for two weeks.
+"""Chances a day that a device leaves, or goes quiet; and of being quiet from the start."""
 NEVER_INSTALLED, ROLLED_BACK = 0.03, 0.04
+"""Of all pairs of device and update these never work out, or are rolled back for two weeks."""
 ROLLBACK = (7, 21)
-#: A device quiet for so many days is called inactive; for so many it is no longer listed.
 INACTIVE, RETENTION = 7, 180
+"""Days without a report after which a device is called inactive, and after which it is no longer listed."""
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,7 @@ def _standing(device: Device, draw: random.Random) -> Record:
         "agentVersion": f"10.8760.{draw.randrange(17000, 29000)}.{draw.randrange(1000, 3000)}",
         "healthStatus": draw.choices(("Active", "ImpairedCommunication", "NoSensorData"), (95, 3, 2))[0],
         "deviceValue": draw.choice(("Normal", "Normal", "Normal", "Low", "High")),
-        # The documentation says string, the API's metadata integer.
-        "rbacGroupId": str(group_id) if device.index % 50 == 9 else group_id,  # noqa: PLR2004 - any one in fifty
+        "rbacGroupId": group_id,
         "rbacGroupName": name,
         "riskScore": draw.choice(("None", "Informational", "Low", "Medium", "High")),
         "exposureLevel": draw.choice(("None", "Low", "Medium", "High")),

@@ -16,7 +16,8 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
-from mde_simulator.fleet.catalogue import Catalogue, Record, Update, dice
+from mde_simulator.dice import dice
+from mde_simulator.fleet.catalogue import Catalogue, Record, Update
 from mde_simulator.fleet.devices import RETENTION, Device, describe, make_device
 from mde_simulator.fleet.picture import Assessed, Content, Kb, Picture
 
@@ -24,20 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 START = date(2026, 1, 5)
-#: The time of day at which a night's run finds the fleet.
 NIGHT = time(2, 0, tzinfo=timezone.utc)
-#: New machines a day for each machine of the first day.
+"""The time of day at which a night's run finds the fleet."""
 ARRIVALS = 0.001
-#: A duplicate is served again so many places after the first.
+"""New machines a day for each machine of the first day."""
 DUPLICATE_DISTANCE = 25
-#: Devices added by hand are numbered from here.
+"""A duplicate is served again about 25 places after the first."""
 BY_HAND = 10_000_000
-#: A device that left, or may no longer be seen, is in pictures for so many days more; and of the
-#: discovered Windows devices one in so many is.
+"""Devices added by hand are numbered from here."""
 LINGERS, DISCOVERED = 2, 4
+"""A device that left, or may no longer be seen, is in pictures for 2 days more; of the discovered Windows devices
+one in 4 is in them.
+"""
 T = TypeVar("T")
-#: What was done by hand, with the day, oldest first.
 History = list[tuple[int, T]]
+"""What was done by hand, with the day, oldest first."""
 
 
 def latest(history: History[T] | None, day: int) -> T | None:
@@ -53,7 +55,7 @@ class Fleet:
     Args:
         machines: How many are listed on day 0 (distinct ids), the discovered ones among them.
         seed: Another seed, another fleet.
-        night: The day to begin on, the same as passing so many days.
+        night: The day to begin on, the same as passing that many days.
         start: The date of day 0.
         discovered: The share of devices that were only discovered, not onboarded.
         duplicates: The share of machines whose id comes twice in the listing.
@@ -71,8 +73,8 @@ class Fleet:
 
     def __post_init__(self) -> None:
         if self.machines < 0 or self.night < 0:
-            message = "A fleet has no fewer than 0 machines, and begins on day 0 or later."
-            raise ValueError(message)
+            msg = "A fleet has no fewer than 0 machines, and begins on day 0 or later."
+            raise ValueError(msg)
         self.day = self.night
         self.version = 0
         self._lock = threading.RLock()
@@ -101,8 +103,8 @@ class Fleet:
     def pass_days(self, days: int = 1) -> None:
         """Let time pass: updates are published and installed, machines come, go quiet, leave."""
         if days < 0:
-            message = "Time passes forwards only."
-            raise ValueError(message)
+            msg = "Time passes forwards only."
+            raise ValueError(msg)
         with self._changing():
             self.day += days
             self._arrive()
@@ -187,7 +189,7 @@ class Fleet:
             return [self._row(update, missed_on[update.id]) for update in self._missing(machine_id, self.day)]
 
     def kb(self, kb_id: str) -> Record:
-        """An update that is published by today, as a row of an answer.
+        """An update that is published by today, as a row of a response.
 
         Raises:
             KeyError: There is no such update yet.
@@ -245,13 +247,12 @@ class Fleet:
         """From today on the machine misses the update, whatever its software."""
         self._set_installed(machine_id, kb_id, installed=False)
 
-    def remove(self, machine_id: str) -> None:
-        """The machine leaves today, for good."""
+    def remove(self, *machine_ids: str) -> None:
+        """The machines leave today, for good."""
         with self._changing():
-            device = replace(self._by_id[machine_id], left=self.day)
-            self._by_id[machine_id] = device
+            self._by_id |= {id_: replace(self._by_id[id_], left=self.day) for id_ in machine_ids}
             for devices in (self._devices, self._added):
-                devices[:] = [device if old.id == machine_id else old for old in devices]
+                devices[:] = [self._by_id[device.id] for device in devices]
 
     def add(self, **fields: object) -> str:
         """A machine comes today, plain but for `fields` (in the API's names). Its id is given."""
@@ -259,8 +260,8 @@ class Fleet:
             made = make_device(self.seed, BY_HAND + len(self._added), self.day, 0.0)
             device = replace(made, id=str(fields.get("id", made.id)), quiet=None)
             if device.id in self._by_id:
-                message = f"There is a machine {device.id} already."
-                raise ValueError(message)
+                msg = f"There is a machine {device.id} already."
+                raise ValueError(msg)
             self._added.append(device)
             self._by_id[device.id] = device
             self.change(device.id, **fields)
@@ -276,10 +277,10 @@ class Fleet:
         with self._changing():
             self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
 
-    def repeat(self, machine_id: str) -> None:
-        """The listing has this machine twice in a row, and the rest one place later."""
+    def repeat(self, *machine_ids: str) -> None:
+        """The listing has each of these twice in a row, and the rest one place later."""
         with self._changing():
-            self._repeated.add(self._by_id[machine_id].id)
+            self._repeated.update(self._by_id[id_].id for id_ in machine_ids)
 
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""
@@ -295,8 +296,8 @@ class Fleet:
         if day is None:
             return self.day
         if not 0 <= day <= self.day:
-            message = f"Day {day} is not between 0 and today, {self.day}."
-            raise ValueError(message)
+            msg = f"Day {day} is not between 0 and today, {self.day}."
+            raise ValueError(msg)
         return day
 
     @contextmanager

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date
 
-#: The part of a day in which what is new on it is first seen: before the night's run.
 HOURS = timedelta(hours=2)
+"""The part of a day in which what is new on it is first seen: before the night's run."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Assessed:
         """When the device was first seen without an update (UTC): it came out, or the device came."""
         day = kb.published if self.arrived is None else max(kb.published, self.arrived)
         moment = datetime.combine(day, time()) + HOURS * self.phase
-        # Every third one has whole seconds, as Microsoft's example of the JSON answer.
+        # Every third one has whole seconds, as Microsoft's example of the JSON response.
         return moment if self.index % 3 else moment.replace(microsecond=0)
 
 

@@ -1,1 +1,1 @@
-"""Sockets: the server, requests and answers as values, the journal of what came, throw-away certificates."""
+"""Sockets: the server, requests and responses as values, the journal of what came, throw-away certificates."""

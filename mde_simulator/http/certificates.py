@@ -136,7 +136,7 @@ def make_client_certificate(  # noqa: PLR0913 - what such files differ in, each 
         folder: Where to.
         passphrase: Encrypts the key if given.
         pfx: PKCS #12, `<name>.pfx`, instead of PEM, `<name>.pem`.
-        days: It is good for so long; negative: it ended so long ago.
+        days: How long it is valid; negative: how long ago it expired.
         key: "rsa", or "ec", which Entra ID does not take.
         name: Of the files, without their endings.
     """

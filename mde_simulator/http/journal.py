@@ -1,6 +1,6 @@
 """The journal: what the simulated tenant was asked, and what a client did wrong.
 
-It knows neither sockets nor rules: `server.py` and `routes.py` write into it, tests read it. No
+It knows neither sockets nor rules: the server and the services write into it, tests read it. No
 token and no secret gets into it.
 """
 

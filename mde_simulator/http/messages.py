@@ -1,4 +1,4 @@
-"""Requests and answers as values: what `routes.py` takes and gives. Knows no sockets."""
+"""Requests and responses as values: what a service takes and gives. Knows no sockets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 JSON = "application/json; charset=utf-8"
 ODATA = "application/json; odata.metadata=minimal; odata.streaming=true"
-#: What begins the functions of the collection of machines, which are no machines' ids.
 FUNCTIONS = "softwarevulnerabilit"
+"""What begins the functions of the collection of machines, which are no machines' ids."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Request:
 
 
 @dataclass
-class Answer:
+class Response:
     """What is to be sent, and how it goes wrong.
 
     `ending` is "whole", "cut" (in the middle of the body), "reset", "endless" (the body goes on till
@@ -75,15 +75,15 @@ class Answer:
     file: Path | None = None
 
     @classmethod
-    def of(cls, payload: object, status: int = HTTPStatus.OK, type_: str = JSON) -> Answer:
-        """An answer in JSON."""
+    def of(cls, payload: object, status: int = HTTPStatus.OK, type_: str = JSON) -> Response:
+        """A response in JSON."""
         headers = {"Content-Type": type_}
         if type_ == ODATA:
             headers["OData-Version"] = "4.0"
         return cls(status, json.dumps(payload, ensure_ascii=False).encode(), headers)
 
     @classmethod
-    def error(cls, status: int, code: str, message: str) -> Answer:
+    def error(cls, status: int, code: str, message: str) -> Response:
         """The API's error body (`common-errors.md`); `target` is what the support asks for."""
         error = {"code": code, "message": message, "target": str(uuid.uuid4())}
         return cls.of({"error": error}, status)

@@ -1,7 +1,7 @@
 """The simulated tenant on a socket: loopback, TLS or not, HTTP/1.1 with keep-alive.
 
 It knows how bytes go over the wire and how a connection ends, well or badly; what is said is up
-to `routes.py`.
+to the service behind it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 from mde_simulator.http.journal import Entry, Journal
-from mde_simulator.http.messages import Answer, Request
+from mde_simulator.http.messages import Request, Response
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: A client that is silent for so many seconds in the middle of a handshake or request is left.
 PATIENCE = 30.0
-#: The largest line, number of header lines and body that are read.
+"""Seconds after which a client that is silent in the middle of a handshake or request is dropped."""
 MAXIMUM_LINE, MAXIMUM_HEADERS, MAXIMUM_BODY = 65_536, 200, 1_048_576
+"""The largest line, number of header lines and body that are read."""
 CHUNK, BLOCK = 16_384, 262_144
 FAST = 1
-#: What an endless body goes on with: white space, so that the JSON begun stays good.
 MORE = b" " * 65_535 + b"\n"
-#: SO_LINGER with no time: closing sends a reset.
+"""What an endless body goes on with: white space, so that the JSON begun stays good."""
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 ABORT = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time: closing sends a reset."""
 
 
 class Service(Protocol):
@@ -44,7 +44,7 @@ class Service(Protocol):
     def journal(self) -> Journal:
         """Where requests are written down."""
 
-    def answer(self, request: Request, entry: Entry) -> Answer:
+    def answer(self, request: Request, entry: Entry) -> Response:
         """What is said to a request."""
 
 
@@ -99,7 +99,7 @@ class Server(socketserver.ThreadingTCPServer):
         request: socket.socket | tuple[bytes, socket.socket],
         client_address: object,
     ) -> None:
-        """Answer one connection. The handshake is made here, lest one client hold up others."""
+        """Answer one connection. The handshake is made here, so that no client holds up others."""
         if not isinstance(request, socket.socket):
             return
         connection: socket.socket = request
@@ -127,7 +127,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def _shut(connection: socket.socket) -> None:
-    """Wake whoever reads from it, in whatever thread."""
+    """Wake the thread that reads from it."""
     with suppress(OSError):  # Closed already.
         # Not `SSLSocket.shutdown`: it takes the TLS state away from a thread that still reads.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -168,14 +168,14 @@ class Connection(socketserver.StreamRequestHandler):
         headers = self._headers()
         length = int(headers.get("content-length", "0"))
         if length > MAXIMUM_BODY or "transfer-encoding" in headers:
-            message = "no such bodies here"
-            raise BadRequestError(message)
+            msg = "no such bodies here"
+            raise BadRequestError(msg)
         if headers.get("expect", "").lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.wfile.flush()
         if not target.startswith("/"):
-            message = "only paths are asked for here"
-            raise BadRequestError(message)
+            msg = "only paths are asked for here"
+            raise BadRequestError(msg)
         path, _, query = target.partition("?")
         request = Request(method, path, query, headers, self.rfile.read(length))
         self._chunked = version == "HTTP/1.1"
@@ -185,8 +185,8 @@ class Connection(socketserver.StreamRequestHandler):
     def _line(self) -> str:
         line = self.rfile.readline(MAXIMUM_LINE)
         if line and not line.endswith(b"\n"):
-            message = "a line without an end"
-            raise BadRequestError(message)
+            msg = "a line without an end"
+            raise BadRequestError(msg)
         return line.decode("latin-1").rstrip("\r\n")
 
     def _headers(self) -> dict[str, str]:
@@ -197,8 +197,8 @@ class Connection(socketserver.StreamRequestHandler):
                 return headers
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        message = "too many header lines"
-        raise BadRequestError(message)
+        msg = "too many header lines"
+        raise BadRequestError(msg)
 
     def _respond(self, request: Request) -> bool:
         """Answer; False if the connection is at its end."""
@@ -208,34 +208,34 @@ class Connection(socketserver.StreamRequestHandler):
         entry = Entry.of(request, is_storage=self.server.is_storage)
         service.journal.begin(entry)
         try:
-            answer = service.answer(request, entry)
-            if answer.delay and self.server.stopping.wait(answer.delay):
+            response = service.answer(request, entry)
+            if response.delay and self.server.stopping.wait(response.delay):
                 return False
-            if answer.ending == "reset":
+            if response.ending == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
                 self.connection.close()
                 return False
-            self._send(request, answer)
-            return answer.ending in ("whole", "drip")
+            self._send(request, response)
+            return response.ending in ("whole", "drip")
         finally:
             service.journal.end(entry)
 
-    def _send(self, request: Request, answer: Answer) -> None:
-        body = self._encoded(request, answer)
-        head = self._head(answer)
+    def _send(self, request: Request, response: Response) -> None:
+        body = self._encoded(request, response)
+        head = self._head(response)
         if request.method == "HEAD":  # Its answer has no body, and so no end of one.
             self.wfile.write(head)
             self.wfile.flush()
             return
-        if answer.file is not None:
-            if answer.ending != "drip":
-                self._send_file(head, answer.file, answer.ending)
+        if response.file is not None:
+            if response.ending != "drip":
+                self._send_file(head, response.file, response.ending)
                 return
-            body = answer.file.read_bytes()
-        if answer.ending == "cut":
+            body = response.file.read_bytes()
+        if response.ending == "cut":
             body = body[: len(body) // 2]
-        if answer.ending in ("endless", "drip"):
-            self._send_slowly(head, body, answer)
+        if response.ending in ("endless", "drip"):
+            self._send_slowly(head, body, response)
             return
         parts = [head]
         for start in range(0, len(body), CHUNK) if self._chunked else ():
@@ -243,19 +243,19 @@ class Connection(socketserver.StreamRequestHandler):
             parts += [b"%x\r\n" % len(chunk), chunk, b"\r\n"]
         if not self._chunked:
             parts.append(body)
-        elif answer.ending == "whole":
+        elif response.ending == "whole":
             parts.append(b"0\r\n\r\n")
         self.wfile.write(b"".join(parts))
         self.wfile.flush()
 
-    def _head(self, answer: Answer) -> bytes:
+    def _head(self, response: Response) -> bytes:
         """Status and headers; from now on it is settled how the body is framed."""
-        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+        lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
         lines.append(f"Date: {formatdate(usegmt=True)}")
-        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
         if not self._chunked:
             lines.append("Connection: close")
-        elif "Content-Length" in answer.headers:
+        elif "Content-Length" in response.headers:
             self._chunked = False
         else:
             lines.append("Transfer-Encoding: chunked")
@@ -271,33 +271,33 @@ class Connection(socketserver.StreamRequestHandler):
                 left -= len(block)
         self.wfile.flush()
 
-    def _send_slowly(self, head: bytes, body: bytes, answer: Answer) -> None:
+    def _send_slowly(self, head: bytes, body: bytes, response: Response) -> None:
         """A body that takes its time, or never ends: till the client goes, or the server stops."""
         self.wfile.write(head)
         self.wfile.flush()
-        size = 1 if answer.ending == "drip" else CHUNK
+        size = 1 if response.ending == "drip" else CHUNK
         for start in range(0, len(body), size):
-            if answer.pace and self.server.stopping.wait(answer.pace):
+            if response.pace and self.server.stopping.wait(response.pace):
                 return
             self._send_piece(body[start : start + size])
-        while answer.ending == "endless" and not self.server.stopping.is_set():
+        while response.ending == "endless" and not self.server.stopping.is_set():
             self._send_piece(MORE)
-        if self._chunked and answer.ending == "drip":
+        if self._chunked and response.ending == "drip":
             self._send_piece(b"")
 
     def _send_piece(self, piece: bytes) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
         self.wfile.flush()
 
-    def _encoded(self, request: Request, answer: Answer) -> bytes:
+    def _encoded(self, request: Request, response: Response) -> bytes:
         accepted = request.headers.get("accept-encoding", "").lower()
-        settled = "Content-Encoding" in answer.headers or "Content-Length" in answer.headers
-        if not self.server.compress or not answer.body or settled:
-            return answer.body
+        settled = "Content-Encoding" in response.headers or "Content-Length" in response.headers
+        if not self.server.compress or not response.body or settled:
+            return response.body
         if "deflate" in accepted:
-            answer.headers["Content-Encoding"] = "deflate"
-            return zlib.compress(answer.body, FAST)
+            response.headers["Content-Encoding"] = "deflate"
+            return zlib.compress(response.body, FAST)
         if "gzip" in accepted:
-            answer.headers["Content-Encoding"] = "gzip"
-            return gzip.compress(answer.body, FAST, mtime=0)
-        return answer.body
+            response.headers["Content-Encoding"] = "gzip"
+            return gzip.compress(response.body, FAST, mtime=0)
+        return response.body

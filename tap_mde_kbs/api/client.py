@@ -1,7 +1,7 @@
-"""The client: one call to the API in, the JSON of its answer out, or an error that says what to do.
+"""The client: makes a call to the API, and returns the JSON of the answer or raises an error that says what to do.
 
-What an answer means is decided here: which to ask for again, which to refuse, and with what advice. Must not know
-Singer, streams, or what is in a record.
+What an answer means is decided here: whether to ask again, and if not, which error it is. Must not know Singer,
+streams, or what is in a record.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ RETRIED = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
 )
-"""What another try may bring right. A 429 is not among them: the adapter waits until it is over."""
+"""What another try may fix. A 429 is not among them: the adapter waits until it is over."""
 
 REMEDIES: Mapping[int, str] = {HTTPStatus.UNAUTHORIZED: "token", HTTPStatus.FORBIDDEN: "permission"}
-"""The refusals that are about all calls, not this one, and where to find what to do (`API_REMEDIES`)."""
+"""Refusals that concern all calls, not just this one: the key of `API_REMEDIES`, by HTTP status."""
 
 TRIES = 6
-"""How often a call is made before the run ends for want of an answer."""
+"""How often a call is made until `NoAnswerError` is raised, unless its caller says otherwise."""
 
 
 class Client:
-    """Asks the API; one for each tap, shared by all threads.
+    """Makes the calls; one client for each tap, shared by its threads.
 
-    What it needs is made when it is first used, so that discovery works without settings.
+    Its parts are made when they are first used, so that discovery works without settings.
 
     Args:
         config: The tap's settings.
@@ -92,7 +92,7 @@ class Client:
 
     @cached_property
     def governor(self) -> Governor:
-        """The quota of all calls that have none of their own."""
+        """The quota of all calls that have no quota of their own."""
         return Governor(
             (
                 (int(self._config["requests_per_minute"]), 60.0),
@@ -174,19 +174,19 @@ class Client:
         tries: int = TRIES,
         advice: str | None = None,
     ) -> Any:
-        """Make a call, several times if need be, and return the JSON of its answer.
+        """Make a call, again if need be, and return the JSON of its answer.
 
         Args:
             path: The path at the API's host, quoted as a URL needs it; it may have a query.
             params: A query, to be quoted; what is None is left out.
             permission: The application permission that the call needs, for the advice.
             tries: How often the call is made at most.
-            advice: What a person does about HTTP 400, instead of the usual advice.
+            advice: What to do about HTTP 400, instead of the usual advice.
 
         Raises:
             NotFoundError: HTTP 404.
             BadRequestError: Another HTTP 4xx that is not about token or permission.
-            NoAnswerError: No answer of use in so many tries.
+            NoAnswerError: No answer of use in that many tries.
             ApiError: Any other refusal.
             SignInError: No token.
             Stopped: The run's time is over.

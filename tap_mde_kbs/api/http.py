@@ -82,7 +82,7 @@ class Watchdog:
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Reads every answer to its end, or stops where no honest answer goes on.
+    """Reads every answer to its end, unless it is too large or takes too long.
 
     Raises:
         NoAnswerError: The body took too long.

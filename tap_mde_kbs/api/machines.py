@@ -1,4 +1,4 @@
-"""The calls about machines: the list, and the missing KBs of each, which make the source that a sweep asks.
+"""The calls about machines: a page of their list, and each machine's missing KBs as a source that a sweep asks.
 
 Must not know how the list is walked, or in what order machines are asked.
 """
@@ -28,23 +28,23 @@ MISSING_KBS = "/api/machines/{machine_id}/getmissingkbs"
 MISSING_KBS_PERMISSION = "Software.Read.All"
 
 TRIES = 3
-"""For one machine: few, since the sweep asks again later, and more patiently."""
+"""How often a machine is asked in a row: few times, since the sweep asks it again later."""
 
 PROBED = 3
 """How many machines `probe` asks at most."""
 
 
 def machine_page(client: Client, skip: int, top: int, machines_filter: str | None) -> list[dict[str, Any]]:
-    """A page of the machine list, as the API has it; empty for a 404, which is how it says that there are none.
+    """A page of the machine list, as the API has it; empty for a 404, which means that there are no recent machines.
 
     Args:
         client: Makes the call.
         skip: The position of the first machine.
         top: How many machines at most.
-        machines_filter: An OData $filter, or nothing.
+        machines_filter: An OData $filter; None or empty for all machines.
 
     Raises:
-        ApiError: There is no such page to be had.
+        ApiError: The page can't be had.
 
     Source: learn.microsoft.com, "List machines API".
     """
@@ -76,14 +76,14 @@ class MachineSource:
         self._unlisted = unlisted
 
     def check(self) -> None:
-        """Nothing: it needs what every tap has."""
+        """Do nothing: it needs nothing that is optional."""
 
     def seconds_for(self, machines: int) -> float:
         """Estimate how long so many machines take, by the quota."""
         return self._client.governor.seconds_for(machines)
 
     def probe(self, machine_ids: Sequence[str]) -> tuple[bool | None, str]:
-        """Ask the first few machines until one answers."""
+        """Ask the first few machines, until one answers."""
         if not machine_ids:
             return None, "no onboarded machine to ask"
         for machine_id in machine_ids[:PROBED]:
@@ -97,10 +97,10 @@ class MachineSource:
     @contextlib.contextmanager
     def opened(
         self,
-        is_due: Callable[[str], bool],  # noqa: ARG002 - answers of now are always due
+        is_due: Callable[[str], bool],  # noqa: ARG002 - current answers are always due
         idle: Callable[[], None],
     ) -> Iterator[MachineAnswers]:
-        """Threads that ask, ended with the context."""
+        """Threads that ask the machines; they end with the context."""
         answers = MachineAnswers(self._answer, self._client.parallel, idle)
         with answers:
             yield answers

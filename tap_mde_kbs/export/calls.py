@@ -41,13 +41,13 @@ PAGE_SIZE = 20_000
 
 
 class Export(NamedTuple):
-    """An export that there is."""
+    """An export, as the API lists it."""
 
     made_at: str
     """When it was made, as `checked_at` is written, so that the two compare."""
 
     links: Mapping[str, str]
-    """The links to its files, by a name that a list with new signatures has for the same file."""
+    """The links to its files, by a name that stays the same in a list with new signatures; none for pages."""
 
 
 class Page(NamedTuple):
@@ -58,7 +58,7 @@ class Page(NamedTuple):
 
 
 def limit(client: Client) -> None:
-    """Have both calls keep to their quotas, which are not the other calls'."""
+    """Make both calls keep to their own quotas."""
     for path, limits in QUOTAS.items():
         client.limit(path, limits)
 
@@ -67,13 +67,13 @@ def newest_export(client: Client) -> Export:
     """Ask for the files of the newest export.
 
     Raises:
-        ApiError: There is no such list to be had.
+        ApiError: The list can't be had.
     """
     return export_in(client.get(FILES, {"sasValidHours": LINKS_VALID_HOURS}, permission=PERMISSION))
 
 
 def export_in(document: object) -> Export:
-    """The export that an answer tells of.
+    """The export in an answer.
 
     Raises:
         ShapeError: The answer has another shape than documented.
@@ -98,7 +98,7 @@ def page(client: Client, link: str | None = None, size: int = PAGE_SIZE) -> Page
         size: Records of a page at most, where it is the first.
 
     Raises:
-        ApiError: There is no such page to be had.
+        ApiError: The page can't be had.
     """
     query = None if link else {"pageSize": size}
     path = f"{PAGES}?{urlsplit(link).query}" if link else PAGES
@@ -106,7 +106,7 @@ def page(client: Client, link: str | None = None, size: int = PAGE_SIZE) -> Page
 
 
 def page_in(document: object, api_url: str) -> Page:
-    """The page that an answer holds.
+    """The page in an answer.
 
     Raises:
         ShapeError: The answer has another shape than documented, or its next link leads elsewhere.

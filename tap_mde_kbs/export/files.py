@@ -1,11 +1,12 @@
-"""An export read as files: fetched two ahead, and each read when it is whole.
+"""An export read as files: fetched two ahead, each checked to be whole before it is read.
 
-What is read is therefore whole, and how long a signature is valid does not depend on how fast rows are written. Must
-not know how records are grouped, or what is asked of them.
+All files are read before the first row is written, so links do not expire while a target is slow. Must not know how
+records are grouped, or what is asked of them.
 
-A list of other files, or of another time, after links were refused is another export, whatever was read of this one.
+Where links are refused, a new list of files is asked for. If it names other files, or another time, it is another
+export, and what was read of this one is of no use.
 
-Files are missing at first, empty, cut or malformed now and then: so recorded answers show.
+Recorded answers show that files may be missing at first (404), empty, cut or malformed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tap_mde_kbs.errors import (
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
 
 FILES_AHEAD = 2
 TRIES = 4
-"""How often a file that does not come whole is fetched."""
+"""How often a file that does not arrive whole is fetched."""
 
 LOOKS = 13
-"""How often a file that is late or empty is looked for: over a minute in all, by `Patience`."""
+"""How often a file that is missing or empty is fetched: over a minute, by the pauses of `Patience.file`."""
 
 RENEWALS = 3
 """How many lists in a row are asked for when the links of each are refused."""
@@ -58,7 +60,7 @@ class FileReader:
     Args:
         client: Asks for the list of files, and provides the run's time limit.
         downloader: Fetches them.
-        log: Where it is told how it goes.
+        log: For the lines about how reading goes.
         patience: How long to wait before another look for a file.
     """
 
@@ -93,16 +95,17 @@ class FileReader:
         """
         links = Links(export, self.newest, self._log)
         names = [*export.links]
-        told = time.monotonic()
+        logged_at = time.monotonic()
         with Threads(partial(self._fetch, links, records.folder), FILES_AHEAD, self._client.check_time) as pool:
-            for name in names[:FILES_AHEAD]:
+            ahead = iter(names)
+            for name in islice(ahead, FILES_AHEAD):
                 pool.submit(name)
             for number, name in enumerate(names, start=1):
                 self._take(name, pool, links, records)
-                for ahead in names[number + FILES_AHEAD - 1 : number + FILES_AHEAD]:
-                    pool.submit(ahead)
-                if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                    told = time.monotonic()
+                for following in islice(ahead, 1):
+                    pool.submit(following)
+                if time.monotonic() - logged_at > SECONDS_BETWEEN_LINES:
+                    logged_at = time.monotonic()
                     self._log.info("%d of %d files read, %d records.", number, len(names), records.count)
 
     def _take(self, name: str, pool: Threads[Path | None], links: Links, records: Records) -> None:
@@ -110,7 +113,7 @@ class FileReader:
         for tries_left in reversed(range(TRIES)):
             path = pool.result(name)
             if path is None:
-                self._log.warning("%s is empty, and stays so: accepted as it is.", shown(links.link(name)))
+                self._log.warning("%s is still empty after a minute: loaded as empty.", shown(links.link(name)))
                 return
             try:
                 records.load(path)
@@ -154,7 +157,7 @@ class FileReader:
             time.sleep(self._patience.file)
 
     def _count_failure(self, reason: str, tries_left: int) -> None:
-        """Count a file that did not come whole.
+        """Count a file that did not arrive whole.
 
         Raises:
             NoAnswerError: There is no try left.
@@ -172,7 +175,7 @@ class Links:
     Args:
         export: The export, with its first links.
         newest: Asks for the newest export that there is.
-        log: Where it is told that links were refused.
+        log: For a line about each new list.
     """
 
     def __init__(self, export: Export, newest: Callable[[], Export], log: logging.Logger) -> None:
@@ -188,7 +191,7 @@ class Links:
         return self._links[name]
 
     def accepted(self) -> None:
-        """Take note that a link was good: lists refused before are forgotten."""
+        """Begin to count refused lists anew: a link was accepted."""
         self._refused = 0
 
     def renew(self, name: str, refused: str, reason: str) -> None:

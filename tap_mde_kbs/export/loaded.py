@@ -41,7 +41,7 @@ class Loaded:
         self._next: tuple[str, list[dict[str, Any]]] | None = None
 
     def submit(self, machine_id: str) -> None:
-        """Nothing: all that is asked is here already."""
+        """Do nothing: all answers are here already."""
 
     def result(self, machine_id: str) -> Answer:
         """What a machine lacks.

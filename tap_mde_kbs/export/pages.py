@@ -2,7 +2,8 @@
 
 Must not know how records are grouped, or what is asked of them.
 
-Pages tell no time: what they hold counts as of when the first was asked for, though it may be six hours old.
+Pages do not say when their export was made: the time is taken to be when the first page was asked for. It may be six
+hours older.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class PageReader:
 
     Args:
         client: Asks for the pages, and provides the run's time limit.
-        log: Where it is told how it goes.
+        log: For the lines about how reading goes.
     """
 
     def __init__(self, client: Client, log: logging.Logger) -> None:
@@ -56,7 +57,7 @@ class PageReader:
         found = page(self._client)
         self._take(found, records)
         met: set[str] = set()
-        told = time.monotonic()
+        logged_at = time.monotonic()
         while link := found.next_link:
             if (place := _place(link)) in met:
                 msg = f"The pages of {PAGES} go round in a circle."
@@ -65,8 +66,8 @@ class PageReader:
             self._client.check_time()
             found = page(self._client, link)
             self._take(found, records)
-            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
+            if time.monotonic() - logged_at > SECONDS_BETWEEN_LINES:
+                logged_at = time.monotonic()
                 self._log.info("%d pages read, %d records.", len(met) + 1, records.count)
 
     def _take(self, found: Page, records: Records) -> None:

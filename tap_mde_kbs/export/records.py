@@ -57,11 +57,11 @@ PROPERTIES = (
     "cvssScore",
     "exploitabilityLevel",
 )
-"""What is read of a record, as the JSON pages spell it."""
+"""The properties of a record that are read, as the JSON pages spell them."""
 
 SEVERITIES = ("None", "Low", "Medium", "High", "Critical")
 EXPLOITABILITIES = ("NoExploit", "ExploitIsPublic", "ExploitIsVerified", "ExploitIsInKit")
-"""From harmless to bad; a word that is not among them is no worse than the first."""
+"""From harmless to bad; a word that is not listed counts as harmless as the first."""
 
 _CREATE = f"""
 CREATE TABLE records (
@@ -71,7 +71,7 @@ CREATE TABLE records (
     )
 )
 """
-"""An update is missing by records with a machine, a CVE and an update of Microsoft's. The others only say that the
+"""A record says that an update is missing if it has a CVE and an update of Microsoft's. Others only say that the
 export has the machine."""
 
 _INSERT = """
@@ -141,7 +141,7 @@ class Records:
     """The records of one export, on disk. A context manager: they are gone at its end.
 
     Attributes:
-        count: How many were taken.
+        count: How many there are.
         folder: A temporary folder, where files of the export may be put too.
 
     Raises:
@@ -250,7 +250,7 @@ class Records:
         )
 
     def _insert(self, path: Path, sample: bytes, names: Mapping[str, str]) -> int:
-        """Take the records of a file that spell their properties so; how many there were."""
+        """Take the records of a file whose properties have these spellings; returns how many there were."""
         sql = _INSERT.format(
             spelled=", ".join(f'"{spelling}"' for spelling in names.values()),
             format="array" if sample.lstrip()[:1] == b"[" else "unstructured",
@@ -261,7 +261,7 @@ class Records:
         return int(count)
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
-        """The rows of a query, by column; with a cursor of its own, since others may be asked in between."""
+        """The rows of a query, by column; with a cursor of its own, since other queries may run in between."""
         with self._explained():
             cursor = self._database.cursor().execute(sql, parameters)
             columns = [name for name, *_ in cursor.description or ()]
@@ -271,7 +271,7 @@ class Records:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Make an error of DuckDB's one that says what to do."""
+        """Turn an error of DuckDB into one that says what to do."""
         try:
             yield
         except self._error as error:

@@ -1,6 +1,6 @@
 """The export as a source that a sweep can ask: read to its end, checked and grouped on disk, before the first answer.
 
-Which reader there is, files or pages, makes no difference here. Must not know sweeps, streams or STATE.
+Files or pages, the reader makes no difference here. Must not know sweeps, streams or STATE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tap_mde_kbs.schema import Unlisted
 
 EXPORTS = 3
-"""How many exports are begun, each because the one before was gone, until the run ends."""
+"""How many exports are begun in a run: another one where the files of the one before are gone."""
 
 
 class Reader(Protocol):
@@ -61,7 +61,7 @@ class ExportSource:
         reader: Reads it.
         client: Provides the run's time limit.
         unlisted: Where values that do not fit are reported.
-        log: Where it is told how reading goes.
+        log: For the lines about how reading goes.
     """
 
     permission = calls.PERMISSION
@@ -85,7 +85,7 @@ class ExportSource:
         """Estimate how long an export of so many machines takes, with all its rows."""
         return export_seconds(machines)
 
-    def probe(self, machine_ids: Sequence[str]) -> tuple[bool | None, str]:  # noqa: ARG002 - none is asked by itself
+    def probe(self, machine_ids: Sequence[str]) -> tuple[bool | None, str]:  # noqa: ARG002 - no machine is asked
         """Check in a call or two that an export can be read."""
         return True, self._reader.probe()
 
@@ -105,7 +105,7 @@ class ExportSource:
             yield Loaded(records, export.made_at, self._client.check_time, self._unlisted)
 
     def _read_newest(self, export: Export) -> tuple[Export, Records]:
-        """Read an export, or a newer one where it is gone before it was read; whoever takes the records closes them."""
+        """Read an export, or a newer one if it is gone; the caller closes the records."""
         started = time.monotonic()
         for _ in range(EXPORTS):
             try:
@@ -121,7 +121,7 @@ class ExportSource:
         raise ApiError(msg, "Run again; if that goes on, set missing_kbs_source to export_json.")
 
     def _read(self, export: Export) -> Records:
-        """Read an export; of one that can't be read nothing stays on disk."""
+        """Read an export; if that fails, nothing stays on disk."""
         records = Records()
         try:
             self._reader.read(export, records)
@@ -139,7 +139,7 @@ def export_source(kind: str, client: Client, user_agent: str, unlisted: Unlisted
         client: Makes the calls.
         user_agent: The header User-Agent, for the host that stores the files.
         unlisted: Where values that do not fit are reported.
-        log: Where it is told how reading goes.
+        log: For the lines about how reading goes.
     """
     calls.limit(client)
     reader: Reader

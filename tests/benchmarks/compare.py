@@ -154,8 +154,8 @@ def compete(machines: int, runs: dict[str, int]) -> dict[str, list[Run]]:
                     done[name].append(run(name, there))
                     sys.stderr.write(f"{machines} machines, {name}: {done[name][-1].seconds:.2f} s of CPU\n")
     if len({frozenset(one.pairs) for all_ in done.values() for one in all_}) > 1:
-        message = "The contestants do not list the same missing KBs."
-        raise ValueError(message)
+        msg = "The contestants do not list the same missing KBs."
+        raise ValueError(msg)
     return done
 
 

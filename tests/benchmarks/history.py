@@ -22,7 +22,6 @@ from tests.transform.warehouses import OnDuckDb, OnPostgres, Warehouse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The same in PostgreSQL and DuckDB but for the array. A sweep takes a second a machine; its nights begin at two.
 PAIRS = """
     SELECT
         machine, night,
@@ -34,6 +33,7 @@ PAIRS = """
     CROSS JOIN generate_series({first_night}, {last_night}) AS nights (night)
     CROSS JOIN generate_series(0, {kbs} - 1) AS slots (slot)
 """
+"""The same in PostgreSQL and DuckDB but for the array. A sweep takes a second a machine; its nights begin at two."""
 CHECKS = """
     INSERT INTO mde.missing_kbs_checks (machine_id, sweep, checked_at, outcome, missing_kbs, missing_kb_ids)
     SELECT 'machine-' || machine, 1767225600 + night * 86400, checked_at, 'answered', count(*), {array}
@@ -56,8 +56,8 @@ MACHINES = """
     FROM generate_series(0, {machines} - 1) AS machines (machine)
 """
 ARRAYS = {"postgres": "array_agg(kb_id)", "duckdb": "to_json(list(kb_id))"}
-#: PostgreSQL divides integers to integers, DuckDB does not.
 DIVISION = {"postgres": "/", "duckdb": "//"}
+"""PostgreSQL divides integers to integers, DuckDB does not."""
 
 
 @contextmanager

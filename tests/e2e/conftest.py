@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 SCHEMAS = (f"e2e_{number}" for number in itertools.count(1))
 
-IMPATIENT = """
-import time
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(seconds / 10)
-"""
-
 
 class Connect(Protocol):
     """Makes a pipeline from a tenant to a warehouse."""
@@ -45,16 +39,8 @@ def connect(postgres: Postgres, tmp_path: Path) -> Connect:
         schema = next(SCHEMAS)
         folder = tmp_path / schema
         folder.mkdir()
-        prompt = options.get("seconds_between_states") is not None  # the target is then as prompt as the tap
+        prompt = options.get("patience") is not None  # the target is then as prompt as the tap
         loader = postgres_loader(postgres, schema, prompt=prompt, **(target or {}))
         return Pipeline(folder, simulator, loader, **options), PostgresWarehouse(postgres, schema)
 
     return start
-
-
-@pytest.fixture
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a tap that sleeps a tenth as long before it tries again."""
-    folder = tmp_path_factory.mktemp("impatient")
-    (folder / "sitecustomize.py").write_text(IMPATIENT)
-    return {"PYTHONPATH": str(folder)}

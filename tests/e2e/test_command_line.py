@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from tap_mde_kbs import settings
 from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
-from tests.support.singer import TAP, UNLIMITED, Messages, clean_environ, run_tap
+from tests.support.singer import UNLIMITED, Messages, clean_environ, run_command, run_tap, trust
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +36,8 @@ OF_THE_SDK = ["stream_maps", "flattening_enabled", "flattening_max_depth", "batc
 
 def printed(folder: Path, *options: str) -> str:
     """What the command prints when all is well."""
-    done = subprocess.run(
-        [str(TAP), *options], cwd=folder, env=clean_environ(folder), capture_output=True, text=True, check=True
-    )
+    done = run_command(folder, *options)
+    assert done.status == 0, done.stderr
     return done.stdout
 
 
@@ -49,11 +48,6 @@ def write(folder: Path, name: str, settings: object) -> str:
     return str(path)
 
 
-def trust(simulator: Simulator) -> dict[str, str]:
-    """The environment that makes clients trust a simulator."""
-    return {"REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"]}
-
-
 def user_agents(simulator: Simulator) -> set[str]:
     """The User-Agent headers of the calls so far: a setting whose value the API sees."""
     return {entry.headers["user-agent"] for entry in simulator.journal if entry.is_api}
@@ -61,9 +55,8 @@ def user_agents(simulator: Simulator) -> set[str]:
 
 class TestWhatItSaysOfItself:
     def test_it_tells_its_version(self, tmp_path: Path) -> None:
-        assert printed(tmp_path, "--version") == (
-            f"tap-mde-kbs v{version('tap-mde-kbs')}, Meltano SDK v{version('singer-sdk')}\n"
-        )
+        said = run_command(tmp_path, "--version", afresh=True)
+        assert said.stdout == f"tap-mde-kbs v{version('tap-mde-kbs')}, Meltano SDK v{version('singer-sdk')}\n"
 
     def test_it_runs_as_a_module_entry_that_python_finds(self, tmp_path: Path) -> None:
         """The tap's own modules need nothing of the simulator, the demo or the tests."""
@@ -169,16 +162,9 @@ class TestDiscovery:
 
     def test_it_says_nothing_that_frightens(self, tmp_path: Path) -> None:
         """Missing settings are no fault of somebody who only wants the catalog."""
-        messages = run_plain(tmp_path, "--discover")
-        assert messages.returncode == 0
+        messages = run_command(tmp_path, "--discover")
+        assert messages.status == 0
         assert "fail" not in messages.stderr.lower()
-
-
-def run_plain(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the command for output that is not Singer."""
-    return subprocess.run(
-        [str(TAP), *options], cwd=folder, env=clean_environ(folder), capture_output=True, text=True, check=False
-    )
 
 
 class TestWhereSettingsComeFrom:

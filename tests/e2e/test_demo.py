@@ -21,15 +21,18 @@ from demo.__main__ import NIGHTS
 from demo.page import KINDS
 from tests.support.browser import PHONE, browser
 from tests.support.demo_truth import Truth
+from tests.support.environments import ROOT, git
 from tests.support.looks import ON_PAPER, look
 from tests.support.page import Report
+from tests.support.processes import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-ROOT = Path(__file__).parents[2]
-#: A run takes its seconds, so that no length in days is exact.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("demo")]
+
 DAYS = 0.02
+"""A run takes its seconds, so that no length in days is exact."""
 
 
 @pytest.fixture(scope="module")
@@ -70,31 +73,15 @@ def place() -> Iterator[tuple[dict[str, str], Callable[[], list[str]]]]:
 
         def left() -> list[str]:
             found = [each.name for each in Path(folder).iterdir()]
-            found += [process for process in processes() if folder in process]
+            found += [each.command for each in processes() if folder in each.command]
             return found + [name for name in strangers() if name not in before]
 
         yield {**os.environ, "TMPDIR": folder, "TAP_MDE_KBS_CLOUD": "dod"}, left
 
 
 def strangers() -> list[str]:
-    """What git sees and does not know, but where people write code meanwhile."""
-    return subprocess.run(
-        ["git", "ls-files", "--others", "--exclude-standard", ".", ":!tests", ":!tap_mde_kbs"],  # noqa: S607 - whichever git there is
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.splitlines()
-
-
-def processes() -> list[str]:
-    """The command lines of what runs on this machine."""
-    return subprocess.run(
-        ["ps", "-eo", "args"],  # noqa: S607 - whichever ps there is
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+    """What git sees and does not know, but where people write code meanwhile; nothing, where there is no git."""
+    return git("ls-files", "--others", "--exclude-standard", ".", ":!tests", ":!tap_mde_kbs").splitlines()
 
 
 @pytest.fixture(scope="module")

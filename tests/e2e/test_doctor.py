@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mde_simulator import Fault, Fleet
 from tests.support.catalogs import selecting
-from tests.support.singer import TAP, clean_environ, run_tap
+from tests.support.singer import run_command, run_tap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,16 +19,8 @@ if TYPE_CHECKING:
 
 def examine(folder: Path, simulator: Simulator, **environ: str) -> tuple[int, list[str], str]:
     """Run `--test`: exit status, the lines on stdout, and stderr."""
-    done = subprocess.run(
-        [str(TAP), "--config=ENV", "--test"],
-        cwd=folder,
-        env={**clean_environ(folder), **simulator.environment, "PYTHONIOENCODING": "utf-8", **environ},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout.splitlines(), done.stderr
+    done = run_command(folder, "--config=ENV", "--test", environ={**simulator.environment, **environ})
+    return done.status, done.stdout.splitlines(), done.stderr
 
 
 def test_all_is_well(simulate: StartSimulator, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_mde_kbs.patience import Patience
 from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt, Loader, Pipeline
 from tests.support.warehouse import (
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from mde_simulator import Fleet
     from tests.conftest import Programs, StartSimulator
+
+pytestmark = pytest.mark.long
 
 ROWS = 90
 """Of a table, in a batch: more than there are machines, few enough for the target to pass STATE on in mid-run."""
@@ -67,7 +70,7 @@ def test_nothing_is_deleted_and_what_is_missing_now_is_right_all_the_same(
     """Updates installed and rolled back, machines that left, a sweep killed twice and gone on with."""
     simulator = simulate(80, page_size=50, latency=0.06)
     fleet = simulator.fleet
-    pipeline = Pipeline(tmp_path, simulator, loader, seconds_between_states=0.1)
+    pipeline = Pipeline(tmp_path, simulator, loader, patience=Patience(state=0.1))
     pipeline.run_whole()
     assert_true(warehouse, fleet)
     before, listed_before = pairs(fleet), set(fleet.listed())
@@ -77,7 +80,7 @@ def test_nothing_is_deleted_and_what_is_missing_now_is_right_all_the_same(
     assert installed
     assert left
     simulator.tenant.latency = 0.5  # a busy target takes long to pass a STATE on
-    for interrupt in (Interrupt(signal.SIGKILL, "both", states=1), Interrupt(signal.SIGKILL, "tap", calls=15)):
+    for interrupt in (Interrupt(signal.SIGKILL, "both", progress=True), Interrupt(signal.SIGKILL, "tap", calls=15)):
         assert pipeline.run(interrupt).interrupted
         assert_right_so_far(warehouse, before, fleet)
     simulator.tenant.latency = 0.0

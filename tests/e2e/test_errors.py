@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mde_simulator import Fault, Fleet
+from mde_simulator import Fault
 from tap_mde_kbs import errors
 from tap_mde_kbs.cli import JsonFile
 from tap_mde_kbs.tap import TapMdeKbs
 from tests.support.catalogs import discovered
-from tests.support.singer import TAP, UNLIMITED, Messages, clean_environ, hurrying, run_tap
+from tests.support.singer import HURRIED, UNLIMITED, Messages, run_tap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -393,9 +392,7 @@ class TestTheApi:
         elsewhere = simulate(1)
         target = f"{elsewhere.url}/{elsewhere.identity.tenant_id}/oauth2/v2.0/token"
         simulator = simulate(1, faults=[Fault("redirect", path="*/token", text=target)])
-        messages = run_tap(
-            tmp_path, simulator, environ={**hurrying(tmp_path), **trusting(tmp_path, simulator, elsewhere)}
-        )
+        messages = run_tap(tmp_path, simulator, environ=trusting(tmp_path, simulator, elsewhere), patience=HURRIED)
         assert messages.status == 1
         assert "Traceback" not in messages.stderr
         assert list(elsewhere.journal) == []
@@ -431,18 +428,18 @@ class TestTheConnection:
         authority = simulate(1)
         url = f"https://127.0.0.1:{free_port()}"
         config = {"api_url": url, "token_scope": scope(authority)}
-        messages = run_tap(tmp_path, authority, config=config, environ=hurrying(tmp_path))
+        messages = run_tap(tmp_path, authority, config=config, patience=HURRIED)
         assert_refused(messages, url, "could not be made")
 
     def test_nobody_listens_at_the_authority(self, tmp_path: Path, simulate: StartSimulator) -> None:
         url = f"https://127.0.0.1:{free_port()}"
-        messages = run_tap(tmp_path, simulate(1), config={"authority_url": url}, environ=hurrying(tmp_path))
+        messages = run_tap(tmp_path, simulate(1), config={"authority_url": url}, patience=HURRIED)
         assert_refused(messages, "Sign-in failed 4 times", url, "proxy, firewall")
 
     def test_a_host_that_does_not_exist(self, tmp_path: Path, simulate: StartSimulator) -> None:
         authority = simulate(1)
         config = {"api_url": "https://api.invalid", "token_scope": scope(authority)}
-        messages = run_tap(tmp_path, authority, config=config, environ=hurrying(tmp_path))
+        messages = run_tap(tmp_path, authority, config=config, patience=HURRIED)
         assert_refused(messages, "https://api.invalid")
 
 
@@ -460,36 +457,8 @@ def free_port() -> int:
 
 def test_a_whole_run_shows_no_secret_and_no_token_even_when_debugged(tmp_path: Path, simulate: StartSimulator) -> None:
     simulator = simulate(5, faults=[Fault("revoked", after=3), Fault("500", times=1, after=2)])
-    messages = run_tap(tmp_path, simulator, environ={"LOGLEVEL": "DEBUG", **hurrying(tmp_path)})
+    messages = run_tap(tmp_path, simulator, environ={"LOGLEVEL": "DEBUG"}, patience=HURRIED)
     assert messages.status == 0, messages.stderr
     tokens = [*simulator.identity._tokens]  # noqa: SLF001 - the simulator shows them to nobody
     assert len(tokens) == 2
     assert_no_secret(messages, simulator.config["client_secret"], *tokens, *(token.split(".")[1] for token in tokens))
-
-
-@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
-def test_a_target_that_goes_away_ends_the_run_quietly(tmp_path: Path, simulate: StartSimulator, level: str) -> None:
-    """`tap-mde-kbs | head -1`."""
-    simulator = simulate(Fleet(machines=400, seed=1))
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({**simulator.config, **UNLIMITED}))
-    environ = {
-        **clean_environ(tmp_path),
-        "REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"],
-        "LOGLEVEL": level,
-    }
-    with subprocess.Popen(
-        [str(TAP), "--config", str(config)], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        json.loads(process.stdout.readline())
-        process.stdout.close()
-        told = process.stderr.read()
-        assert process.wait(30) != 0
-    if level == "INFO":
-        assert "Traceback" not in told
-        assert "BrokenPipe" not in told
-        assert "Exception ignored" not in told
-    assert "closed the pipe" in told.splitlines()[-1]
-    assert simulator.calls < 400

@@ -1,6 +1,6 @@
 """What goes wrong at the API, alone and mixed, through the real command line: what would a target hold after it?
 
-The pauses of retries are a tenth of what they are (`nights`), but in one test.
+The tap hardly pauses before it asks again (`nights`), but in one test.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from mde_simulator import Fault, Fleet
-from tests.support.singer import Messages, Target, lacking, run_tap
+from tests.support.singer import HURRIED, Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
     from pathlib import Path
 
     from mde_simulator import Simulator
@@ -31,7 +31,6 @@ class Nights:
 
     folder: Path
     simulator: Simulator
-    environ: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
     target: Target = field(default_factory=Target)
     asked: list[str] = field(default_factory=list)
@@ -40,9 +39,7 @@ class Nights:
     def run(self, *, status: int = 0) -> Messages:
         """Run once from the last state; it has to end with this exit status."""
         before = len(self.simulator.journal)
-        messages = run_tap(
-            self.folder, self.simulator, config=self.config, state=self.target.state, environ=self.environ
-        )
+        messages = run_tap(self.folder, self.simulator, config=self.config, state=self.target.state, patience=HURRIED)
         entries = self.simulator.journal[before:]
         self.asked = [entry.machine_id for entry in entries if entry.machine_id]
         self.calls = sum(entry.is_api for entry in entries)
@@ -95,11 +92,11 @@ class StartNights(Protocol):
 
 
 @pytest.fixture
-def nights(simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str]) -> StartNights:
-    """Runs of a tap that sleeps a tenth as long before it tries again."""
+def nights(simulate: StartSimulator, tmp_path: Path) -> StartNights:
+    """Runs of a tap that hardly pauses before it asks again."""
 
     def start(fleet: Fleet | int = 40, config: dict[str, Any] | None = None, **options: Any) -> Nights:
-        return Nights(tmp_path, simulate(fleet, **options), impatient, config or {})
+        return Nights(tmp_path, simulate(fleet, **options), config or {})
 
     return start
 
@@ -165,7 +162,7 @@ def test_the_retries_of_the_command_as_it_is(simulate: StartSimulator, tmp_path:
     """With its real pauses: a 503, and a 404 that is asked again later."""
     simulator = simulate(12, faults=[Fault("503", path=KBS, times=1), Fault("not_found", times=1, after=3)])
     target = Target()
-    messages = run_tap(tmp_path, simulator)
+    messages = run_tap(tmp_path, simulator, afresh=True)
     target.take(messages.all)
     assert messages.status == 0
     assert target.missing == lacking(simulator.fleet.missing())

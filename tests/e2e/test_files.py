@@ -6,6 +6,9 @@ import ast
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tap_mde_kbs.patience import Patience
 from tests.support import readme
 from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt, Loader, Pipeline
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Programs, StartSimulator
     from tests.support.warehouse import Row
+
+pytestmark = pytest.mark.long
 
 KILL = Interrupt(signal.SIGKILL, calls=30)
 
@@ -37,7 +42,7 @@ def test_of_appended_lines_the_newest_answers_tell_what_is_missing_now(
     """Six weeks apart, the second sweep killed: this target passes no STATE on then but at its end."""
     simulator = simulate(60, latency=0.04)
     fleet = simulator.fleet
-    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-jsonl"), seconds_between_states=0.0)
+    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-jsonl"), patience=Patience(state=0.0))
     warehouse = files(programs, tmp_path, readme.sql("jsonl"))
     pipeline.run_whole()
     assert warehouse.rows_missing_now() == true_missing_kbs(fleet)
@@ -66,7 +71,7 @@ def test_csv_files_of_each_run_tell_what_is_missing_now(
     """Six weeks apart, the second sweep killed and gone on with: its rows are in the files of two runs."""
     simulator = simulate(60, latency=0.04)
     fleet = simulator.fleet
-    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-csv"), seconds_between_states=0.0)
+    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-csv"), patience=Patience(state=0.0))
     warehouse = files(programs, tmp_path, readme.sql("csv"))
     pipeline.run_whole()
     fleet.pass_days(42)
@@ -83,7 +88,7 @@ def test_csv_files_that_are_overwritten_hold_only_the_last_part_of_a_resumed_swe
     simulator = simulate(60, latency=0.04)
     fleet = simulator.fleet
     overwriting = loader(programs, "target-csv", file_naming_scheme="{stream_name}.csv")
-    pipeline = Pipeline(tmp_path, simulator, overwriting, seconds_between_states=0.0)
+    pipeline = Pipeline(tmp_path, simulator, overwriting, patience=Patience(state=0.0))
     warehouse = files(programs, tmp_path, readme.sql("csv").replace("-*", ""))
     assert pipeline.run(KILL).passed_on
     asked = set(pipeline.run_whole().asked)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mde_simulator import Fault
-from mde_simulator.faults.faults import KINDS
+from mde_simulator.faults.fault import KINDS
 from tap_mde_kbs.errors import SIGN_IN_REMEDIES
-from tests.support.singer import UNLIMITED, Messages, clean_environ, hurrying, run_tap
+from tests.support.singer import HURRIED, Messages, run_tap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,35 +18,13 @@ if TYPE_CHECKING:
     from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
-sys.argv[0] = "tap-mde-kbs"
-from tap_mde_kbs.cli import main
-main()
-"""
 LIMIT_BYTES = 1536 * 2**20
 """Of address space, libraries and threads included: less than the bodies that are sent."""
 
 
 def run_within_limit(folder: Path, simulator: Simulator) -> Messages:
     """Run the tap where it can't have more memory."""
-    config = folder / "config.json"
-    config.write_text(json.dumps({**simulator.config, **UNLIMITED, "request_timeout_seconds": 1}))
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED.format(limit=LIMIT_BYTES), "--config", str(config)],
-        env={
-            **clean_environ(folder),
-            **hurrying(folder),
-            "REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"],
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Messages(done.stdout, done.stderr, done.returncode)
+    return run_tap(folder, simulator, config={"request_timeout_seconds": 1}, patience=HURRIED, memory=LIMIT_BYTES)
 
 
 def assert_harmless(messages: Messages, simulator: Simulator) -> None:
@@ -145,8 +120,8 @@ UNHURRIED = {"slow", "drip", "endless", "endless_nothing", "bomb", "throttled", 
 )
 def test_no_secret_and_no_token_is_logged_at_any_level(simulate: StartSimulator, tmp_path: Path, fault: Fault) -> None:
     simulator = simulate(6, faults=[fault])
-    environ = {"TAP_MDE_KBS_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG", **hurrying(tmp_path)}
-    messages = run_tap(tmp_path, simulator, environ=environ)
+    environ = {"TAP_MDE_KBS_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG"}
+    messages = run_tap(tmp_path, simulator, environ=environ, patience=HURRIED)
     said = messages.stdout + messages.stderr
     assert simulator.identity.client_secret not in said
     assert "eyJ" not in said

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mde_simulator import Fault, Fleet
+from tap_mde_kbs.patience import Patience
 from tests.support.pipeline import Interrupt, Pipeline, Run
 from tests.support.process import started
 from tests.support.singer import Target, lacking
@@ -44,7 +45,7 @@ def test_ten_interrupts_in_a_row_give_the_table_of_an_uninterrupted_run(
     whole, warehouse_of_whole = connect(simulator)
     whole.run_whole()
 
-    pipeline, warehouse = connect(simulator, seconds_between_states=0.2)
+    pipeline, warehouse = connect(simulator, patience=Patience(state=0.2))
     draw = random.Random(20)  # noqa: S311 - moments, nothing secret
     signals = [*[KILL, TERM, INT] * 3, KILL]
     draw.shuffle(signals)
@@ -65,7 +66,7 @@ def test_ten_interrupts_in_a_row_give_the_table_of_an_uninterrupted_run(
 def test_kill_9_of_tap_and_target_together_or_of_the_target_alone(simulate: StartSimulator, connect: Connect) -> None:
     """What the target had not passed on is done again, no more; a tap without a target ends quietly."""
     simulator = simulate(120, latency=LATENCY)
-    pipeline, warehouse = connect(simulator, seconds_between_states=0.2)
+    pipeline, warehouse = connect(simulator, patience=Patience(state=0.2))
     draw = random.Random(21)  # noqa: S311 - moments, nothing secret
     runs = []
     for whom in ("both", "target", "both"):
@@ -182,7 +183,7 @@ def test_a_signal_ends_it_whatever_it_waits_for(simulate: StartSimulator, tmp_pa
 def test_what_went_out_before_a_long_wait_for_the_quota_is_in_a_state(simulate: StartSimulator, tmp_path: Path) -> None:
     """A kill in mid-wait asks nobody again whose rows were out seconds before it."""
     simulator = simulate(Fleet(machines=20, seed=1, discovered=0))
-    with started(tmp_path, simulator, seconds_between_states=2, requests_per_minute=8) as run:
+    with started(tmp_path, simulator, patience=Patience(state=2.0), requests_per_minute=8) as run:
         run.read_until(asked=6)
         time.sleep(5)
         run.send(KILL)
@@ -215,17 +216,22 @@ def test_kill_9_at_any_byte_loses_nothing(simulate: StartSimulator, tmp_path: Pa
 
 
 @pytest.mark.parametrize("size", [0, 1, 150_000], ids=["at once", "after the first line", "in the middle"])
-def test_a_target_that_goes_away_ends_it_quietly(simulate: StartSimulator, tmp_path: Path, size: int) -> None:
-    """Not with 0, without a traceback, and without asking the rest of the machines."""
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_a_target_that_goes_away_ends_it_quietly(
+    simulate: StartSimulator, tmp_path: Path, size: int, level: str
+) -> None:
+    """`tap-mde-kbs | head -1`: not with 0, no traceback unless debugged, and the rest of the machines is not asked."""
     simulator = simulate(150, latency=LATENCY)
-    with started(tmp_path, simulator) as run:
+    with started(tmp_path, simulator, environ={"LOGLEVEL": level}) as run:
         run.read_until(size=size)
         assert run.process.stdout
         run.process.stdout.close()
         run.process.wait(SOON)
     assert run.process.returncode == 1
-    assert "Traceback" not in run.stderr
-    assert "Exception ignored" not in run.stderr
+    if level == "INFO":
+        assert "Traceback" not in run.stderr
+        assert "BrokenPipe" not in run.stderr
+        assert "Exception ignored" not in run.stderr
     assert "The target closed the pipe." in run.stderr.strip().splitlines()[-1]
     assert sum(entry.machine_id is not None for entry in simulator.journal) < 100
 

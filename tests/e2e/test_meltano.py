@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mde_simulator import Fleet
     from tests.conftest import StartSimulator
 
-pytestmark = pytest.mark.meltano
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("meltano")]
 
 NO_STATE = "No state was found, complete import."
 BETWEEN_NIGHTS = 9
@@ -135,8 +135,7 @@ def test_the_run_after_a_sigterm_to_meltano_starts_over_and_is_right(
         wait_until_asked(simulator, running, 1)
         wait_until_loaded(postgres, running)
         wait_until_asked(simulator, running, len(asked_of(simulator)) + 8)
-        running.process.terminate()
-        stopped = running.end()
+        stopped = running.end_by_sigterm()
     assert stopped.status == 128 + signal.SIGTERM, stopped.said
     assert PostgresWarehouse(postgres, "mde").machines() == true_machines(simulator.fleet)
     assert meltano.sweep("prod") == {}

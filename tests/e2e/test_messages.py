@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import signal
 import time
 from itertools import groupby
 from pathlib import Path
@@ -15,12 +14,9 @@ import pytest
 
 from mde_simulator import Fleet, Simulator
 from tap_mde_kbs.patience import Patience
-from tap_mde_kbs.tap import TapMdeKbs
-from tests.support.singer import UNLIMITED, Messages, Target, lacking, run_tap
+from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.conftest import StartSimulator
 
 STREAMS = ["machines", "missing_kbs", "missing_kbs_checks"]
@@ -206,9 +202,9 @@ class TestBatches:
         assert "Batch files carry no version" in messages.stderr
 
     def test_no_state_says_that_a_machine_was_asked_whose_batch_is_not_written(
-        self, eager: Callable[..., Messages], tmp_path: Path
+        self, simulate: StartSimulator, tmp_path: Path
     ) -> None:
-        messages = eager(batches(tmp_path))
+        messages = eager(tmp_path, simulate(20), **batches(tmp_path))
         last_batch = positions(messages, "BATCH", "missing_kbs")[-1]
         before_it = [message for message in messages.all[:last_batch] if message["type"] == "STATE"]
         assert before_it
@@ -219,26 +215,18 @@ class TestBatches:
         assert messages.sweep["complete"]
 
 
-@pytest.fixture
-def eager(
-    simulate: StartSimulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Messages]:
-    """A run that writes STATE as often as it may, not every ten seconds; so in this process."""
-    simulator = simulate(20)
-    monkeypatch.setattr(TapMdeKbs, "patience", Patience(state=0))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", simulator.environment["REQUESTS_CA_BUNDLE"])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-
-    def run(config: dict[str, Any]) -> Messages:
-        TapMdeKbs(config={**simulator.config, **UNLIMITED, **config}).run()
-        return Messages(capsys.readouterr().out, "", 0)
-
-    return run
+def eager(folder: Path, simulator: Simulator, **config: Any) -> Messages:
+    """A run that writes a STATE after each machine."""
+    messages = run_tap(folder, simulator, config=config, patience=Patience(state=0.0))
+    assert messages.status == 0, messages.stderr
+    return messages
 
 
-def test_no_state_says_that_a_machine_was_asked_whose_rows_are_not_out(eager: Callable[..., Messages]) -> None:
+def test_no_state_says_that_a_machine_was_asked_whose_rows_are_not_out(
+    simulate: StartSimulator, tmp_path: Path
+) -> None:
     """Whatever STATE the target has last, the next run misses nothing."""
-    messages = eager({})
+    messages = eager(tmp_path, simulate(20))
     out: set[str] = set()
     cursors = set()
     machine_ids = {record["id"] for record in messages.records("machines")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.support.proxy import Proxy
-from tests.support.singer import hurrying, run_tap
+from tests.support.singer import HURRIED, run_tap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,8 @@ def test_a_proxy_may_want_a_password_that_is_shown_nowhere(simulate: StartSimula
         messages = run_tap(tmp_path, simulator, environ={"HTTPS_PROXY": proxy.url, "LOGLEVEL": "DEBUG"})
         assert messages.status == 0, messages.stderr
         assert "open-sesame" not in messages.stderr
-        wrong = {"HTTPS_PROXY": proxy.url.replace("sesame", "sesam!"), **hurrying(tmp_path)}
-        refused = run_tap(tmp_path, simulator, environ=wrong)
+        wrong = {"HTTPS_PROXY": proxy.url.replace("sesame", "sesam!")}
+        refused = run_tap(tmp_path, simulator, environ=wrong, patience=HURRIED)
     assert refused.status == 1
     assert "sesam!" not in refused.stderr
     assert "proxy" in refused.last_line.lower()

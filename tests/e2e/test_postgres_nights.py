@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from mde_simulator import Fault, Fleet
 from mde_simulator.fleet.devices import NULLABLE, ODD_NAMES
 from tests.support.pipeline import Interrupt
-from tests.support.singer import TAP, run_tap
+from tests.support.singer import HURRIED, TAP, run_tap
 from tests.support.warehouse import Warehouse, assert_right_so_far, pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
@@ -81,14 +82,12 @@ def test_two_nights_later_installed_updates_and_machines_that_left_are_gone(
 
 @pytest.mark.parametrize("hard_delete", [False, True], ids=["soft delete", "hard delete"])
 def test_a_sweep_in_parts_deletes_nothing_before_its_last_and_is_right_after_each(
-    simulate: StartSimulator, connect: Connect, impatient: dict[str, str], *, hard_delete: bool
+    simulate: StartSimulator, connect: Connect, *, hard_delete: bool
 ) -> None:
     """Out of time, killed with its target, ended with a machine that failed, and healed: one sweep, six weeks later."""
     simulator = simulate(Fleet(60, seed=1, discovered=0), latency=0.15)
     fleet = simulator.fleet
-    pipeline, warehouse = connect(
-        simulator, target={"hard_delete": hard_delete}, seconds_between_states=0.1, environ=impatient
-    )
+    pipeline, warehouse = connect(simulator, target={"hard_delete": hard_delete}, patience=replace(HURRIED, state=0.1))
     pipeline.run_whole()
     before = pairs(fleet)
     fleet.pass_days(42)
@@ -112,8 +111,8 @@ def test_a_sweep_in_parts_deletes_nothing_before_its_last_and_is_right_after_eac
 
     pipeline.config = {}
     simulator.tenant.latency = 0.6  # a busy target takes long to pass a STATE on
-    # The first STATE may be passed on before all of the machine list is loaded.
-    assert pipeline.run(Interrupt(signal.SIGKILL, "both", calls=8, states=2)).interrupted
+    # With progress in the STATE that is passed on, the whole machine list is loaded.
+    assert pipeline.run(Interrupt(signal.SIGKILL, "both", calls=8, progress=True)).interrupted
     assert_right_and_nothing_deleted()
 
     simulator.tenant.latency = 0.0

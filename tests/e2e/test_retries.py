@@ -16,7 +16,7 @@ from mde_simulator import Fault, Fleet
 from tap_mde_kbs.api.auth import SignIn
 from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.settings import endpoints
-from tests.support.singer import Messages, Target, hurrying, lacking, run_tap
+from tests.support.singer import HURRIED, Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def sign_ins(simulator: Simulator) -> int:
 def test_a_call_that_goes_wrong_once_is_made_once_more(simulate: StartSimulator, tmp_path: Path, kind: str) -> None:
     """The first page of the list, and one machine's answer; the others are not asked again."""
     simulator = simulate(8, faults=[Fault(kind, path=LIST, times=1), Fault(kind, path=KBS, times=1, after=2)])
-    messages = right(tmp_path, simulator, environ=hurrying(tmp_path))
+    messages = right(tmp_path, simulator, patience=HURRIED)
     counts = asked(simulator)
     assert counts.pop(None) == 3  # the page twice, and the end
     assert sorted(counts.values()) == [1] * (len(counts) - 1) + [2]
@@ -70,7 +70,7 @@ def test_an_answer_later_than_the_timeout_is_asked_for_again(simulate: StartSimu
     simulator = simulate(
         4, faults=[Fault("slow", path=LIST, seconds=2, times=1), Fault("slow", path=KBS, seconds=2, times=1)]
     )
-    messages = right(tmp_path, simulator, config={"request_timeout_seconds": 1}, environ=hurrying(tmp_path))
+    messages = right(tmp_path, simulator, config={"request_timeout_seconds": 1}, patience=HURRIED)
     assert "2 retries" in messages.stderr
 
 
@@ -92,7 +92,7 @@ def test_more_429s_than_tries_fail_nothing(simulate: StartSimulator, tmp_path: P
 def test_a_404_that_passes_is_not_believed(simulate: StartSimulator, tmp_path: Path) -> None:
     """The API answers so for machines that exist, and gives 200 on the first to third try again."""
     simulator = simulate(8, faults=[Fault("flapping")])
-    right(tmp_path, simulator, environ=hurrying(tmp_path))
+    right(tmp_path, simulator, patience=HURRIED)
     assert {count for machine_id, count in asked(simulator).items() if machine_id} == {3}
 
 
@@ -103,7 +103,7 @@ def test_a_404_that_stays_is_believed_and_its_rows_go(simulate: StartSimulator, 
     target.take(run_tap(tmp_path, simulator).all)
     assert ill in target.missing
     simulator.faults.add(Fault("not_found", machine=ill))
-    messages = run_tap(tmp_path, simulator, state=target.state, environ=hurrying(tmp_path))
+    messages = run_tap(tmp_path, simulator, state=target.state, patience=HURRIED)
     assert messages.status == 0, messages.stderr
     target.take(messages.all)
     [check] = [row for row in messages.records("missing_kbs_checks") if row["machine_id"] == ill]
@@ -193,7 +193,7 @@ class TestTheList:
         """One leaves before each of three pages, and shifts the rest into pages already read."""
         simulator = simulate(60, page_size=12, faults=[Fault("leaving", times=3)])
         before = set(simulator.fleet.listed())
-        messages = run_tap(tmp_path, simulator, environ=hurrying(tmp_path))
+        messages = run_tap(tmp_path, simulator, patience=HURRIED)
         assert messages.status == 0, messages.stderr
         stayed = set(simulator.fleet.listed())
         assert len(before - stayed) == 3

@@ -15,10 +15,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from demo.clock import environment_at
 from mde_simulator import Fault, Fleet
 from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt
+from tests.support.singer import HURRIED
 from tests.transform.marts import assert_true
 from tests.transform.truth import Check, KbCve, Machine, MissingKb, Tenant, Truth
 from tests.transform.warehouses import OnDuckDb, OnPostgres, Warehouse, default_deadlines
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Connect
     from tests.support.pipeline import Pipeline, Run
     from tests.transform.truth import Pair
+
+pytestmark = pytest.mark.long
 
 NIGHTS = 60
 MACHINES = 50
@@ -188,14 +193,13 @@ def records(run: Run, stream: str) -> Iterable[dict[str, Any]]:
 class Nights:
     """What happens, night by night, by the dice."""
 
-    def __init__(self, pipeline: Pipeline, history: History, impatient: str) -> None:
+    def __init__(self, pipeline: Pipeline, history: History) -> None:
         self.pipeline = pipeline
         self.history = history
         self.simulator = history.simulator
         self.fleet = history.simulator.fleet
         self.output = bytearray()
         self.kinds: dict[str, int] = dict.fromkeys(("skipped", "killed", "export", "failing", "resumed"), 0)
-        self._impatient = impatient
         self._dice = random.Random(60)  # noqa: S311 - a play
         self._installed: list[Pair] = []
 
@@ -250,7 +254,7 @@ class Nights:
             failing = dict.fromkeys(set(self.fleet.onboarded()) - devices, "not_in_export")
         before = (self.pipeline.state.get("bookmarks") or {}).get("missing_kbs", {}).get("sweep", {})
         self.pipeline.config = {"missing_kbs_source": source}
-        self.pipeline.environ = environment_at(moment, self._impatient)
+        self.pipeline.environ = environment_at(moment)
         run = self.pipeline.run(interrupt)
         assert run.target_status == 0, run.target_log
         assert run.status == (-signal.SIGKILL if run.interrupted else 0), run.log
@@ -260,12 +264,11 @@ class Nights:
         self.kinds["resumed"] += before.get("version") in sweeps
 
 
-def test_every_mart_is_right_to_the_row(  # noqa: PLR0917 - fixtures, which pytest gives by their names
+def test_every_mart_is_right_to_the_row(
     simulate: StartSimulator,
     connect: Connect,
     postgres: Postgres,
     programs: Programs,
-    impatient: dict[str, str],
     tmp_path: Path,
 ) -> None:
     """On PostgreSQL with dbt now and then, on DuckDB with dbt after the last night; a full rebuild gives the same."""
@@ -275,9 +278,9 @@ def test_every_mart_is_right_to_the_row(  # noqa: PLR0917 - fixtures, which pyte
         return (fleet.now - BEFORE_NIGHT).timestamp()
 
     simulator = simulate(fleet, export_clock=before_night)
-    pipeline, _ = connect(simulator, {"default_target_schema": SCHEMA}, seconds_between_states=0.1)
+    pipeline, _ = connect(simulator, {"default_target_schema": SCHEMA}, patience=replace(HURRIED, state=0.1))
     history = History(simulator)
-    nights = Nights(pipeline, history, impatient["PYTHONPATH"])
+    nights = Nights(pipeline, history)
     on_postgres = OnPostgres(tmp_path, postgres)
     for night in range(1, NIGHTS + 1):
         exported = nights.pass_one()

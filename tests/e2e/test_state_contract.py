@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ import pytest
 from mde_simulator import Fault, Fleet
 from tests.support.environments import uv
 from tests.support.process import started
-from tests.support.singer import Target, lacking
+from tests.support.singer import HURRIED, Target, lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from mde_simulator import Simulator
     from tests.conftest import StartSimulator
@@ -44,6 +45,8 @@ KINDS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 """The contract: all of these in every STATE, and no other."""
 MOST_BYTES = 8192
+AT_ONCE = replace(HURRIED, state=0.0)
+"""A STATE after each machine."""
 MELTANO = "meltano==4.4.1"
 
 
@@ -73,8 +76,8 @@ def assert_contract(states: Iterable[State]) -> None:
 class Runs:
     """Runs that write a STATE with every machine, one after the other."""
 
-    def __init__(self, folder: Path, simulator: Simulator, environ: Mapping[str, str], **config: object) -> None:
-        self.folder, self.simulator, self.environ, self.config = folder, simulator, environ, config
+    def __init__(self, folder: Path, simulator: Simulator, **config: Any) -> None:
+        self.folder, self.simulator, self.config = folder, simulator, config
         self.target = Target()
         self.states: list[State] = []
 
@@ -82,9 +85,7 @@ class Runs:
         """Run once, from the last state or another; what it wrote."""
         before = len(self.simulator.journal)
         state = self.target.state if state is None else state
-        with started(
-            self.folder, self.simulator, state, seconds_between_states=0.0, environ=self.environ, **self.config
-        ) as run:
+        with started(self.folder, self.simulator, state, patience=AT_ONCE, **self.config) as run:
             if interrupt_after is not None:
                 run.read_until(asked=interrupt_after)
                 run.send(signal.SIGTERM)
@@ -102,12 +103,12 @@ class Runs:
 
 
 def test_every_state_has_every_key_and_a_resumed_sweep_keeps_its_version(
-    simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str]
+    simulate: StartSimulator, tmp_path: Path
 ) -> None:
     """Deferred machines, a break, a failure, healing, half of the machines hidden."""
     simulator = simulate(60, latency=0.02)
     fleet = simulator.fleet
-    runs = Runs(tmp_path, simulator, impatient)
+    runs = Runs(tmp_path, simulator)
     for machine_id in fleet.onboarded()[::3]:
         simulator.faults.add(Fault("flapping", machine=machine_id))
     runs.run(status=143, interrupt_after=15)
@@ -144,22 +145,20 @@ def test_every_state_has_every_key_and_a_resumed_sweep_keeps_its_version(
     ],
     ids=["nothing", "no bookmarks", "no keys", "keys of others", "odd values"],
 )
-def test_a_state_of_another_version_is_made_whole(
-    simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str], state: State
-) -> None:
+def test_a_state_of_another_version_is_made_whole(simulate: StartSimulator, tmp_path: Path, state: State) -> None:
     """Keys left out, keys too many, values of another kind."""
-    runs = Runs(tmp_path, simulate(6), impatient)
+    runs = Runs(tmp_path, simulate(6))
     runs.run(state=state)
     assert_contract(runs.states)
     assert runs.target.missing == runs.truth
 
 
-def test_fifty_failed_machines_fit(simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str]) -> None:
+def test_fifty_failed_machines_fit(simulate: StartSimulator, tmp_path: Path) -> None:
     """Now and in the sweep before, and others deferred."""
     simulator = simulate(Fleet(160, seed=1, discovered=0))
     ill = simulator.fleet.onboarded()[::3][:50]
     simulator.faults.add(*(Fault("html", machine=machine_id) for machine_id in ill))
-    runs = Runs(tmp_path, simulator, impatient, max_parallel_requests=24)
+    runs = Runs(tmp_path, simulator, max_parallel_requests=24)
     runs.run(status=1)
     assert len(sweep_of(runs.target.state)["failed"]) == 50
     sweep_of(runs.target.state)["version"] -= 13 * 3600
@@ -169,13 +168,13 @@ def test_fifty_failed_machines_fit(simulate: StartSimulator, tmp_path: Path, imp
 
 
 @pytest.mark.parametrize("letter", ["x", "é"], ids=["ASCII", "escaped in JSON"])
-def test_long_ids_fit(simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str], letter: str) -> None:
+def test_long_ids_fit(simulate: StartSimulator, tmp_path: Path, letter: str) -> None:
     """Four hundred letters each, every second one ill: so many are not kept, the run stops as with a dead API."""
     fleet = Fleet(20, seed=1, discovered=0)
     ids = [fleet.add(id=f"{number:03}{letter * 400}") for number in range(40)]
     simulator = simulate(fleet)
     simulator.faults.add(*(Fault("html", machine=machine_id) for machine_id in ids[::2]))
-    runs = Runs(tmp_path, simulator, impatient, max_parallel_requests=24)
+    runs = Runs(tmp_path, simulator, max_parallel_requests=24)
     runs.run(status=1)
     assert any(sweep_of(state)["failed"] or sweep_of(state)["deferred"] for state in runs.states)
     assert_contract(runs.states)
@@ -188,7 +187,7 @@ def test_long_ids_fit(simulate: StartSimulator, tmp_path: Path, impatient: dict[
 def test_a_state_comes_about_every_ten_seconds(simulate: StartSimulator, tmp_path: Path) -> None:
     """Of the command as it is, in the middle of a sweep that takes longer."""
     simulator = simulate(Fleet(60, seed=1, discovered=0), latency=0.22)
-    with started(tmp_path, simulator, seconds_between_states=None, max_parallel_requests=1) as run:
+    with started(tmp_path, simulator, patience=None, max_parallel_requests=1) as run:
         run.end()
     assert run.process.returncode == 0
     states = states_of(run.messages())
@@ -198,13 +197,11 @@ def test_a_state_comes_about_every_ten_seconds(simulate: StartSimulator, tmp_pat
     assert_contract(states)
 
 
-def test_every_state_leads_to_the_right_table(
-    simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str]
-) -> None:
+def test_every_state_leads_to_the_right_table(simulate: StartSimulator, tmp_path: Path) -> None:
     """What came before it, then the next run from it: none is too far, and nobody who was written is asked again."""
     simulator = simulate(40)
     simulator.faults.add(*(Fault("flapping", machine=machine_id) for machine_id in simulator.fleet.onboarded()[::5]))
-    runs = Runs(tmp_path, simulator, impatient)
+    runs = Runs(tmp_path, simulator)
     messages = runs.run()
     positions = [number for number, message in enumerate(messages) if message["type"] == "STATE"]
     for position in positions[:: max(1, len(positions) // 7)]:
@@ -245,14 +242,14 @@ def merge(tmp_path: Path) -> Any:
     return merged
 
 
-@pytest.mark.meltano
+@pytest.mark.long
 def test_meltano_merges_any_state_over_any_other_to_that_state(
-    simulate: StartSimulator, tmp_path: Path, impatient: dict[str, str], merge: Any
+    simulate: StartSimulator, tmp_path: Path, merge: Any
 ) -> None:
     """Plain, `--full-refresh` (or `--state-strategy=merge`), `meltano state merge`: the next run from each is right."""
     simulator = simulate(30)
     fleet = simulator.fleet
-    runs = Runs(tmp_path, simulator, impatient)
+    runs = Runs(tmp_path, simulator)
     simulator.faults.add(Fault("500", machine=fleet.onboarded()[2]))
     runs.run()
     old = runs.target.state

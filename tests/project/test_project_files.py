@@ -15,14 +15,14 @@ import yaml
 
 from tap_mde_kbs.settings import CREDENTIAL_SETTINGS
 from tests.support import readme
-from tests.support.environments import ROOT, loader
+from tests.support.environments import ROOT, git, loader
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
 
 PREFIX = "TAP_MDE_KBS_"
-#: What Meltano calls the types of JSON schema.
 KINDS = {"number": "decimal"}
+"""What Meltano calls the types of JSON schema."""
 HOMES = re.compile(r"(?<![\w.])/(?:home|Users|root)/\w")
 
 
@@ -53,14 +53,7 @@ def extractor() -> dict[str, Any]:
 
 def tracked() -> list[Path]:
     """The files that git knows; where there is no git, as in a source archive, none."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"],  # noqa: S607 - whichever git there is
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return [ROOT / name for name in git("ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
 
 
 def test_meltano_knows_every_setting_as_the_tap_does(
@@ -138,15 +131,15 @@ def test_meltano_knows_targets_as_they_know_themselves(programs: Programs, name:
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_the_readme_names_the_version_of_each_target(name: str) -> None:
+def test_the_docs_name_the_version_of_each_target(name: str) -> None:
     """The one that was tried is the one that Meltano installs."""
-    [row] = re.findall(rf"^\| {name} \(.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    [row] = re.findall(rf"^\| {name} \(.*$", (readme.DOCS / "targets.md").read_text(), re.MULTILINE)
     tried = row.split(" | ")[1].split(",")[0]
     [requirement] = [each for each in loader(name)["pip_url"].split() if name in each]
     assert re.split("[=>]=", requirement)[1] == tried
 
 
-def test_the_snowflake_of_the_readme_has_settings_that_meltano_knows() -> None:
+def test_the_snowflake_of_the_docs_has_settings_that_meltano_knows() -> None:
     """And one whole group of those that are needed."""
     [shown] = yaml.safe_load(readme.block("snowflake"))
     target = loader(shown["name"])

@@ -137,7 +137,8 @@ def test_a_token_that_was_made_up_or_is_of_a_snapshot_long_gone_is_refused(door:
     link = ask(door, JSON, pageSize=10).json()["@odata.nextLink"]
     token = parse_qs(urlsplit(link).query)["$skiptoken"][0]
     position = urlsafe_b64encode(json.dumps({"ExportDefinition": {"TimePath": "x"}, "LineStoppedAt": 5}).encode())
-    for made_up in ("", "5", "!", token[:-6], "A" + token[1:], "x" * 500, position.decode(), "ü"):
+    other = "A" if token[0] != "A" else "B"
+    for made_up in ("", "5", "!", token[:-6], other + token[1:], "x" * 500, position.decode(), "ü"):
         assert ask(door, JSON, **{"$skiptoken": made_up}).status_code == 400
     assert ask(door, JSON, **{"$skiptoken": token}).status_code == 200
     for _ in range(4):

@@ -18,7 +18,7 @@ import requests
 
 from mde_simulator import Fleet
 from mde_simulator.entra.identity import BEARER_FORMS
-from mde_simulator.faults.faults import KINDS
+from mde_simulator.faults.fault import KINDS
 from mde_simulator.http.certificates import make_client_certificate
 
 if TYPE_CHECKING:

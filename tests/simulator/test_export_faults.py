@@ -13,7 +13,7 @@ import requests
 import urllib3
 
 from mde_simulator import ExportShape, Fault, Fleet
-from mde_simulator.exports import storage
+from mde_simulator.faults import files as export_files
 
 from .downloads import EXPORT, JSON, download, links, pairs, rows, rows_of
 
@@ -71,7 +71,7 @@ def test_a_file_is_not_there_yet_for_seconds_after_the_list(faulty: Faulty, monk
     link, passed = links(door)[0], 0.0
     listed = door.simulator.journal[-1].at
     clock = types.SimpleNamespace(monotonic=lambda: listed + passed)
-    monkeypatch.setattr(storage, "time", clock)
+    monkeypatch.setattr(export_files, "time", clock)
     statuses = []
     for step in (1.0, 28.0, 2.0):
         passed += step

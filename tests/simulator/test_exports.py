@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Opened = Callable[..., Door]
 
-#: What Microsoft documents for a record, and what only files have.
 DOCUMENTED = {
     *("Id", "DeviceId", "DeviceName", "RbacGroupName", "RbacGroupId", "OSPlatform", "OSVersion", "OSArchitecture"),
     *("SoftwareVendor", "SoftwareName", "SoftwareVersion", "CveId", "CvssScore", "VulnerabilitySeverityLevel"),
@@ -32,6 +31,7 @@ DOCUMENTED = {
     *("RecommendationReference", "SecurityUpdateAvailable", "EndOfSupportStatus", "EndOfSupportDate"),
     *("ProductCategory", "IsOnboarded", "CveBatchTitle", "CveBatchUrl"),
 }
+"""What Microsoft documents for a record, and what only files have."""
 
 
 @pytest.fixture

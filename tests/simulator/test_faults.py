@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from mde_simulator import Fault, Faults, Fleet
-from mde_simulator.faults.faults import KINDS
+from mde_simulator.faults.fault import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,6 +231,16 @@ def test_an_answer_has_the_wrong_shape(opened: Opened, kind: str) -> None:
             assert "id" not in value[0]
 
 
+def test_the_group_id_may_be_a_text_as_in_the_documentation(opened: Opened) -> None:
+    door = opened(faults=[Fault("text_group_id")]).sign_in()
+    fleet = door.simulator.fleet
+    first = fleet.listed()[0]
+    for machine in (*door.get("/api/machines").json()["value"], door.get(f"/api/machines/{first}").json()):
+        assert machine["rbacGroupId"] == str(fleet.machine(machine["id"])["rbacGroupId"])
+    assert door.get(f"/api/machines?$filter=rbacGroupId eq {fleet.machine(first)['rbacGroupId']}").json()["value"]
+    assert door.kbs(first).json()["value"] == fleet.missing_kbs(first)
+
+
 def test_an_empty_answer_and_a_single_machine_can_have_the_wrong_shape_too(opened: Opened) -> None:
     fleet = Fleet(300, seed=1)
     id_ = next(id_ for id_, kbs in fleet.missing().items() if not kbs)
@@ -267,4 +277,4 @@ def test_the_sign_in_may_fail_too(opened: Opened) -> None:
 
 
 def test_every_kind_is_said_what_it_is() -> None:
-    assert all(pattern and text for pattern, text in KINDS.values())
+    assert all(kind.path and kind.help for kind in KINDS.values())

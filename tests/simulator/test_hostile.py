@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from mde_simulator import Fault
-from mde_simulator.faults.faults import LOGIN
+from mde_simulator.faults.fault import LOGIN
 from mde_simulator.faults.hostile import CONTROLS, bomb
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from msal.exceptions import MsalServiceError
 
 from mde_simulator import Fault
-from mde_simulator.faults.faults import DISCOVERY, LOGIN
+from mde_simulator.faults.fault import DISCOVERY, LOGIN
 
 from .door import SCOPE
 from .signing import application, sign_in

@@ -1,5 +1,8 @@
 """A headless Chromium, driven by its DevTools protocol over a pipe: no driver, no port, no package.
 
+Where there is none, a test that wants one ends as skipped, and `tests/conftest.py` says so at the end of the run; where
+the environment has DEMAND_BROWSER, as in CI, it fails.
+
 python -m tests.support.browser report.html report.png --width 1200 --dark
 """
 
@@ -19,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,12 +32,11 @@ NONE_FOUND = (
     "No Chromium found: put one on PATH (Debian, Ubuntu: apt-get install chromium; Google Chrome will do, too),"
     " or name it in CHROME_BIN."
 )
-#: What keeps it to the page: nothing fetched, nothing asked, no sandbox where root could have none.
 OPTIONS = (
     *("--headless", "--remote-debugging-pipe", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 )
-#: A Chromium reads its commands from file 3, and writes its answers to file 4.
+"""These keep it to the page: nothing is fetched, nothing asked."""
 START = """
 import fcntl, os, sys
 files = [fcntl.fcntl(int(file), fcntl.F_DUPFD_CLOEXEC, 10) for file in sys.argv[1:3]]
@@ -40,9 +44,12 @@ for file, place in zip(files, (3, 4)):
     os.dup2(file, place)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
+"""A Chromium reads its commands from file 3, and writes its answers to file 4."""
 PHONE = 400
-#: Whatever a test does with it takes less.
 SECONDS = 300
+"""Whatever a test does with it takes less."""
+DEMANDED = "DEMAND_BROWSER"
+"""The variable of the environment that makes a test fail, not skip, where there is no Chromium."""
 
 
 class BrowserError(Exception):
@@ -142,8 +149,8 @@ class Page:
         while (byte := self._answers.read(1)) != b"\0":
             if not byte:
                 said = self._log.read_text(errors="replace").strip()
-                message = f"The browser ended. It said: {said[-1000:]}"
-                raise BrowserError(message)
+                msg = f"The browser ended. It said: {said[-1000:]}"
+                raise BrowserError(msg)
             raw += byte
         message = json.loads(raw)
         match message.get("method"):
@@ -154,6 +161,16 @@ class Page:
         return dict(message)
 
 
+def available() -> str:
+    """The command of a Chromium; without one the test ends here, as skipped unless a browser is demanded."""
+    try:
+        return find()
+    except BrowserError as error:
+        if os.environ.get(DEMANDED):
+            raise
+        pytest.skip(str(error))
+
+
 @contextlib.contextmanager
 def browser() -> Iterator[Page]:
     """Start one with a profile of its own, and end it.
@@ -162,9 +179,9 @@ def browser() -> Iterator[Page]:
         An empty page.
 
     Raises:
-        BrowserError: There is none.
+        BrowserError: There is none, and one is demanded.
     """
-    command = find()
+    command = available()
     with tempfile.TemporaryDirectory(prefix="tap-mde-kbs-browser-", ignore_cleanup_errors=True) as profile:
         for_it, commands = os.pipe()
         answers, from_it = os.pipe()

@@ -1,4 +1,4 @@
-"""Environments beside the project's, for programs that cannot share it: made by uv, and kept."""
+"""The checkout, and environments beside the project's for programs that cannot share it: made by uv, and kept."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ ROOT = Path(__file__).parents[2]
 def uv() -> str:
     """The uv that runs this, that of PATH, or the one that `make` puts into the checkout."""
     return os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+
+
+def git(*words: str) -> str:
+    """What git prints in the checkout; nothing where there is no git, or no repository."""
+    program = shutil.which("git")
+    if not program:
+        return ""
+    return subprocess.run([program, *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
 def loader(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Run a command under every other Python that the project supports and this machine has.
 
 Each gets the locked dependencies in an environment of its own, made by uv and gone afterwards.
-`make test` runs the tests marked `every_python` so.
+`make test-all` runs the tests marked `every_python` so.
 """
 
 from __future__ import annotations

@@ -52,10 +52,10 @@ left; in any warehouse, what is missing now are the rows of `missing_kbs` that a
 `answered` check in `missing_kbs_checks`.
 """,
 }
-#: What Meltano calls the types of JSON schema.
 KINDS = {"number": "decimal"}
-#: Its default names a version, and Meltano would go on to send it.
+"""What Meltano calls the types of JSON schema."""
 WITHOUT_VALUE = "user_agent"
+"""Its default names a version, and Meltano would go on to send it."""
 
 
 class Dumper(yaml.SafeDumper):

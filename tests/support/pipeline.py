@@ -10,14 +10,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from tests.support.singer import TAP, UNLIMITED, clean_environ
+from tests.support.launch import TAP_MDE_KBS, TARGET_POSTGRES, launch
+from tests.support.singer import UNLIMITED, clean_environ, tap_attributes, trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,42 +25,29 @@ if TYPE_CHECKING:
 
     from demo.postgres import Postgres
     from mde_simulator import Simulator
+    from tap_mde_kbs.patience import Patience
+    from tests.support.launch import Attributes, Process
 
 SECONDS = 120
 """No run of a test takes longer: what does, hangs."""
 
-HURRIED = """
-import sys
-from tap_mde_kbs.cli import main
-from tap_mde_kbs.patience import Patience
-from tap_mde_kbs.tap import TapMdeKbs
-TapMdeKbs.patience = Patience(state={seconds})
-sys.argv[0] = "tap-mde-kbs"
-main()
-"""
-
-PROMPT_TARGET = """
-import sys
-from target_postgres.target import TargetPostgres
-TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0.2 / 60
-sys.argv[0] = "target-postgres"
-TargetPostgres.cli()
-"""
-
-
-def tap_command(seconds_between_states: float | None) -> list[str]:
-    """The tap; with a STATE more often than every ten seconds, so that a test need not wait for one."""
-    if seconds_between_states is None:
-        return [str(TAP)]
-    return [sys.executable, "-c", HURRIED.format(seconds=seconds_between_states)]
+PROMPT = {"target_postgres.target:TargetPostgres._MAX_RECORD_AGE_IN_MINUTES": 0.2 / 60}
+"""For a target that loads five times a second."""
 
 
 @dataclass(frozen=True)
 class Loader:
-    """A target: its command, and its settings."""
+    """A target.
+
+    Attributes:
+        command: That starts it; empty: it is target-postgres.
+        config: Its settings.
+        attributes: What is set in target-postgres before it runs.
+    """
 
     command: Sequence[str]
     config: Mapping[str, Any]
+    attributes: Attributes = field(default_factory=dict)
 
 
 def postgres_loader(database: Postgres, schema: str, *, prompt: bool = False, **settings: Any) -> Loader:
@@ -72,10 +59,9 @@ def postgres_loader(database: Postgres, schema: str, *, prompt: bool = False, **
         prompt: whether it loads, and passes STATE on, five times a second instead of once in five minutes.
         settings: others of its settings.
     """
-    command = [sys.executable, "-c", PROMPT_TARGET] if prompt else [str(TAP.parent / "target-postgres")]
     place = {"host": database.host, "port": database.port, "database": database.database}
     who = {"user": database.user, "password": "", "default_target_schema": schema}
-    return Loader(command, {**place, **who, "use_copy": True, **settings})
+    return Loader((), {**place, **who, "use_copy": True, **settings}, PROMPT if prompt else {})
 
 
 @dataclass(frozen=True)
@@ -87,14 +73,14 @@ class Interrupt:
         whom: "tap", "target", or "both".
         calls: After so many calls for missing KBs in this run; None: counted from the start of the processes.
         delay: Seconds after that.
-        states: Before the delay, wait for so many STATEs that the target passes on, too.
+        progress: Before the delay, wait also until the target passes on a STATE that is further in the sweep.
     """
 
     signal: signal.Signals
     whom: str = "tap"
     calls: int | None = None
     delay: float = 0.0
-    states: int = 0
+    progress: bool = False
 
     def __str__(self) -> str:
         since = "the start" if self.calls is None else f"{self.calls} calls"
@@ -163,7 +149,7 @@ class Pipeline:
         loader: the target.
         config: settings of the tap over the simulator's.
         state: what the target passed on last.
-        seconds_between_states: of the tap; None: as it is.
+        patience: how long the tap waits, before it asks again and between two STATEs; None: as long as it does.
         catalog: for the tap.
         environ: variables of the tap over a clean environment.
     """
@@ -173,7 +159,7 @@ class Pipeline:
     loader: Loader
     config: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
-    seconds_between_states: float | None = None
+    patience: Patience | None = None
     catalog: Mapping[str, Any] | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -184,7 +170,7 @@ class Pipeline:
         output = bytearray()
         with contextlib.ExitStack() as stack:
             log = stack.enter_context((self.folder / "tap.log").open("w+"))
-            tap, target = self._start(stack, log.fileno())
+            tap, target = self._start(stack, log)
             threads = [
                 threading.Thread(target=_pump, args=(tap, target, output)),
                 threading.Thread(target=_read_states, args=(target, passed_on)),
@@ -220,33 +206,47 @@ class Pipeline:
         assert (done.status, done.target_status) == (0, 0), f"{done.log}\n{done.target_log}"
         return done
 
-    def _start(self, stack: contextlib.ExitStack, log: int) -> list[subprocess.Popen[bytes]]:
+    def _start(self, stack: contextlib.ExitStack, log: IO[str]) -> tuple[Process, Process]:
         target_log = stack.enter_context((self.folder / "target.log").open("wb"))
         environ = clean_environ(self.folder)
-        trust = {"REQUESTS_CA_BUNDLE": self.simulator.environment["REQUESTS_CA_BUNDLE"]}
-        commands: list[tuple[list[str], Any, Any, Mapping[str, str]]] = [
-            (self._tap_command(), subprocess.DEVNULL, log, {**environ, **trust, **self.environ}),
-            (self._target_command(), subprocess.PIPE, target_log, environ),
-        ]
-        started = []
-        for command, stdin, errors, environment in commands:
-            process = subprocess.Popen(
-                command,
-                stdin=stdin,
+        tap = launch(
+            TAP_MDE_KBS,
+            self._tap_options(),
+            folder=self.folder,
+            environ={**environ, **trust(self.simulator), **self.environ},
+            stderr=log,
+            attributes=tap_attributes(self.patience),
+        )
+        stack.callback(_end, tap)
+        options = ["--config", self._write("target", self.loader.config)]
+        target: Process
+        if self.loader.command:
+            target = subprocess.Popen(
+                [*self.loader.command, *options],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=target_log,
                 cwd=self.folder,
-                env=environment,
+                env=environ,
                 bufsize=0,
             )
-            stack.callback(_end, process)
-            started.append(process)
-        return started
+        else:
+            target = launch(
+                TARGET_POSTGRES,
+                options,
+                folder=self.folder,
+                environ=environ,
+                stdin=subprocess.PIPE,
+                stderr=target_log,
+                attributes=self.loader.attributes,
+            )
+        stack.callback(_end, target)
+        return tap, target
 
     def _wait(
         self,
-        tap: subprocess.Popen[bytes],
-        target: subprocess.Popen[bytes],
+        tap: Process,
+        target: Process,
         interrupt: Interrupt | None,
         before: int,
         passed_on: list[dict[str, Any]],
@@ -254,7 +254,9 @@ class Pipeline:
         """Wait for the moment of the interrupt, and send it; whether it met the tap alive, and when that was."""
         if interrupt:
             until = time.monotonic() + SECONDS
-            while len(passed_on) < interrupt.states or self._asked_since(before) < (interrupt.calls or 0):
+            while self._asked_since(before) < (interrupt.calls or 0) or (
+                interrupt.progress and not any(_cursor(state) != _cursor(self.state) for state in passed_on)
+            ):
                 if tap.poll() is not None or time.monotonic() > until:
                     return False, time.monotonic()
                 time.sleep(0.001)
@@ -269,16 +271,12 @@ class Pipeline:
     def _asked_since(self, before: int) -> int:
         return sum(entry.machine_id is not None for entry in self.simulator.journal[before:])
 
-    def _tap_command(self) -> list[str]:
-        settings = {**self.simulator.config, **UNLIMITED, **self.config}
-        command = [*tap_command(self.seconds_between_states), "--config", self._write("config", settings)]
+    def _tap_options(self) -> list[str]:
+        options = ["--config", self._write("config", {**self.simulator.config, **UNLIMITED, **self.config})]
         for option, document in (("state", self.state), ("catalog", self.catalog)):
             if document:
-                command += [f"--{option}", self._write(option, document)]
-        return command
-
-    def _target_command(self) -> list[str]:
-        return [*self.loader.command, "--config", self._write("target", self.loader.config)]
+                options += [f"--{option}", self._write(option, document)]
+        return options
 
     def _write(self, name: str, document: Mapping[str, Any]) -> str:
         path = self.folder / f"{name}.json"
@@ -286,7 +284,7 @@ class Pipeline:
         return str(path)
 
 
-def _pump(tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes], output: bytearray) -> None:
+def _pump(tap: Process, target: Process, output: bytearray) -> None:
     """Pass on what the tap writes, and keep it; a target that is gone is gone for the tap too."""
     assert tap.stdout
     assert target.stdin
@@ -307,11 +305,18 @@ def _pump(tap: subprocess.Popen[bytes], target: subprocess.Popen[bytes], output:
         target.stdin.close()
 
 
-def _read_states(target: subprocess.Popen[bytes], states: list[dict[str, Any]]) -> None:
+def _read_states(target: Process, states: list[dict[str, Any]]) -> None:
     states.extend(json.loads(line) for line in target.stdout or () if line.endswith(b"\n") and line.strip())
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _cursor(state: Mapping[str, Any]) -> str | None:
+    """How far the sweep is."""
+    sweep = state.get("bookmarks", {}).get("missing_kbs", {}).get("sweep", {})
+    after: str | None = sweep.get("after")
+    return after
+
+
+def _end(process: Process) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()

@@ -6,21 +6,26 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.pipeline import SECONDS, tap_command
-from tests.support.singer import UNLIMITED, clean_environ
+from tap_mde_kbs.patience import Patience
+from tests.support.launch import TAP_MDE_KBS, launch
+from tests.support.pipeline import SECONDS
+from tests.support.singer import UNLIMITED, clean_environ, tap_attributes, trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from mde_simulator import Simulator
+    from tests.support.launch import Process
+
+PROMPT = Patience(state=0.1)
+"""A tap that writes ten STATEs a second, so that a test need not wait for one."""
 
 
 @dataclass
@@ -29,7 +34,7 @@ class Started:
 
     simulator: Simulator
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     output: bytearray = field(default_factory=bytearray)
 
     def read_until(self, *, asked: int = 0, size: int = 0) -> None:
@@ -72,7 +77,7 @@ class Started:
         return (self.folder / "log").read_text()
 
     def messages(self) -> list[dict[str, Any]]:
-        """What it wrote: whole lines, unless SIGsignal.SIGKILL cut the last."""
+        """What it wrote: whole lines, unless SIGKILL cut the last."""
         *lines, rest = bytes(self.output).split(b"\n")
         assert not rest or self.process.returncode == -signal.SIGKILL, f"a line without an end: {rest[-80:]!r}"
         return [json.loads(line) for line in lines]
@@ -84,9 +89,9 @@ def started(
     simulator: Simulator,
     state: Mapping[str, Any] | None = None,
     *,
-    seconds_between_states: float | None = 0.1,
+    patience: Patience | None = PROMPT,
     environ: Mapping[str, str] | None = None,
-    **config: object,
+    **config: Any,
 ) -> Iterator[Started]:
     """A tap that writes a STATE often; nothing of it may be left at the end.
 
@@ -94,26 +99,24 @@ def started(
         folder: for its files.
         simulator: the tenant.
         state: for --state.
-        seconds_between_states: None: as it is.
+        patience: how long it waits, before it asks again and between two STATEs; None: as long as it does.
         environ: variables over a clean environment.
         config: settings over the simulator's.
     """
-    settings = {**simulator.config, **UNLIMITED, **config}
-    (folder / "config.json").write_text(json.dumps(settings))
-    command = [*tap_command(seconds_between_states), "--config", str(folder / "config.json")]
+    (folder / "config.json").write_text(json.dumps({**simulator.config, **UNLIMITED, **config}))
+    options = ["--config", str(folder / "config.json")]
     if state:
         (folder / "state.json").write_text(json.dumps(state))
-        command += ["--state", str(folder / "state.json")]
-    trust = {"REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"]}
+        options += ["--state", str(folder / "state.json")]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+        process = launch(
+            TAP_MDE_KBS,
+            options,
+            folder=folder,
+            environ={**clean_environ(folder), **trust(simulator), **(environ or {})},
             stderr=log,
-            cwd=folder,
-            env={**clean_environ(folder), **trust, **(environ or {})},
-            start_new_session=True,
+            attributes=tap_attributes(patience),
+            new_session=True,
         )
         assert process.stdout
         os.set_blocking(process.stdout.fileno(), False)

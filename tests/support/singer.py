@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sysconfig
-from dataclasses import dataclass, field
-from pathlib import Path
+import tempfile
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from tap_mde_kbs.patience import Patience
+from tests.support.launch import SCRIPTS, TAP_MDE_KBS, launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from mde_simulator import Simulator
+    from tests.support.launch import Attributes
 
-TAP = Path(sysconfig.get_path("scripts")) / "tap-mde-kbs"
+TAP = SCRIPTS / TAP_MDE_KBS.name
 UNLIMITED = {"requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000}
 """For simulators without a quota: no test waits for one that it does not test."""
 
+HURRIED = Patience(retry=0.01, sign_in=0.06, machine=0.03, file=0.05)
+"""A tap that asks again at once. MSAL answers some of its sign-ins out of a cache, as it fails for five seconds."""
+
 
 @dataclass
-class Messages:
-    """What a run wrote, and how it ended."""
+class Output:
+    """What a command wrote, and how it ended."""
 
     stdout: str
     stderr: str
     status: int
+
+    @property
+    def last_line(self) -> str:
+        """The last line of stderr, without time and level: what a person reads first."""
+        return self.stderr.strip().splitlines()[-1].rpartition(" | ")[2]
+
+
+@dataclass
+class Messages(Output):
+    """What a run wrote, message by message."""
+
     all: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,24 +69,62 @@ class Messages:
         """The bookmark of the sweep in the last STATE."""
         return dict(self.state["bookmarks"]["missing_kbs"]["sweep"])
 
-    @property
-    def last_line(self) -> str:
-        """The last line of stderr, without time and level: what a person reads first."""
-        return self.stderr.strip().splitlines()[-1].rpartition(" | ")[2]
-
 
 def clean_environ(folder: Path) -> dict[str, str]:
     """An environment with nothing of the developer's but PATH."""
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder)}
 
 
-def hurrying(folder: Path) -> dict[str, str]:
-    """The environment of a Python that sleeps a hundredth of what it is told: retries come at once."""
-    (folder / "hurry").mkdir(exist_ok=True)
-    (folder / "hurry" / "sitecustomize.py").write_text(
-        "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(seconds / 100)\n"
-    )
-    return {"PYTHONPATH": str(folder / "hurry")}
+def trust(simulator: Simulator) -> dict[str, str]:
+    """The variable that makes clients trust a simulator."""
+    return {"REQUESTS_CA_BUNDLE": simulator.environment["REQUESTS_CA_BUNDLE"]}
+
+
+def tap_attributes(patience: Patience | None) -> Attributes:
+    """What is set in a tap before it runs, so that it waits as long as this says; None: as long as it does."""
+    return {"tap_mde_kbs.tap:TapMdeKbs.patience": asdict(patience)} if patience else {}
+
+
+def run_command(
+    folder: Path,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    patience: Patience | None = None,
+    memory: int | None = None,
+    afresh: bool = False,
+    timeout: float = 120,
+) -> Output:
+    """Run `tap-mde-kbs` with these options to its end, whatever it prints.
+
+    Args:
+        folder: where it runs.
+        options: all of them.
+        environ: variables over a clean environment.
+        patience: how long it waits before it asks again; None: as long as it does.
+        memory: bytes of address space that it gets at most.
+        afresh: start the installed command in a Python of its own.
+        timeout: seconds until the test fails.
+    """
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = launch(
+            TAP_MDE_KBS,
+            options,
+            folder=folder,
+            environ={**clean_environ(folder), **(environ or {})},
+            stdout=stdout,
+            stderr=stderr,
+            attributes=tap_attributes(patience),
+            memory=memory,
+            afresh=afresh,
+        )
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait()
+        for file in (stdout, stderr):
+            file.seek(0)
+        return Output(stdout.read().decode(), stderr.read().decode(), status)
 
 
 def run_tap(
@@ -80,41 +135,29 @@ def run_tap(
     state: Mapping[str, Any] | None = None,
     catalog: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    **more: Any,
 ) -> Messages:
-    """Run the command `tap-mde-kbs` to its end.
+    """Run `tap-mde-kbs` for its messages.
 
     Args:
         folder: an empty one, where config, state and catalog are put and the command runs.
-        simulator: whose settings are the start of the config.
+        simulator: whose settings are the start of the config, and whose certificate is trusted.
         options: further options.
         config: settings over those; None removes one. Without a simulator, all of them.
         state: for --state.
         catalog: for --catalog.
         environ: variables over a clean environment.
-        timeout: seconds until the test fails.
+        more: as `run_command` takes them: patience, memory, afresh, timeout.
     """
-    command = [str(TAP), *options]
+    command = [*options]
     settings = {**simulator.config, **UNLIMITED} if simulator else {}
     settings = {name: value for name, value in {**settings, **(config or {})}.items() if value is not None}
     for option, document in (("config", settings or None), ("state", state), ("catalog", catalog)):
         if document is not None:
             (folder / f"{option}.json").write_text(json.dumps(document))
             command += [f"--{option}", str(folder / f"{option}.json")]
-    environment = clean_environ(folder)
-    if simulator:
-        environment["REQUESTS_CA_BUNDLE"] = simulator.environment["REQUESTS_CA_BUNDLE"]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**environment, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    return Messages(done.stdout, done.stderr, done.returncode)
+    done = run_command(folder, *command, environ={**(trust(simulator) if simulator else {}), **(environ or {})}, **more)
+    return Messages(done.stdout, done.stderr, done.status)
 
 
 class Target:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: A token's life, and what its renewal takes, in seconds.
 TOKEN_LIFE = 3600.0
+"""Seconds that a token lives."""
 SIGN_IN = 1.0
-#: Turned on by this much more than asked for, so that rounding never makes it stand still.
+"""Seconds that its renewal takes."""
 TICK = 1e-6
+"""Turned on by this much more than asked for, so that rounding never makes it stand still."""
 
 
 @dataclass

@@ -6,8 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tests.transform.truth import Row, Rows, Truth
     from tests.transform.warehouses import Warehouse
 
@@ -25,14 +23,14 @@ KEYS = {
 """Each mart's grain, and that of the model of the history."""
 
 
-def assert_true(warehouse: Warehouse, truth: Truth, schema: str = "analytics", marts: Iterable[str] = KEYS) -> None:
+def assert_true(warehouse: Warehouse, truth: Truth) -> None:
     """Every row and every column that the truth has is there, and no row more."""
-    for mart in marts:
+    for mart, keys in KEYS.items():
         rows: Rows = getattr(truth, mart)()
         columns = {column for row in rows.values() for column in row}
-        place = f"{schema}_intermediate" if mart.startswith("int_") else schema
+        place = "analytics_intermediate" if mart.startswith("int_") else "analytics"
         found = {
-            tuple(row[column] for column in KEYS[mart]): {column: row[column] for column in columns}
+            tuple(row[column] for column in keys): {column: row[column] for column in columns}
             for row in warehouse.query(f"SELECT * FROM {place}.{mart}")  # noqa: S608 - names of ours
         }
         wrong = [difference for key, row in rows.items() if (difference := _difference(key, found.get(key), row))]

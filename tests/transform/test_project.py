@@ -157,31 +157,30 @@ def test_it_is_a_package_with_deadlines_of_the_projects_own(duckdb_warehouse: Wa
     (root / "packages.yml").write_text(yaml.safe_dump({"packages": [{"local": str(PROJECT)}]}))
     (root / "dbt_project.yml").write_text(f"name: of_my_own\nversion: 1.0.0\nprofile: tap_mde_kbs\n{project}")
     (root / "seeds" / "deadlines.csv").write_text(
-        "deadline_id,min_cve_addressed,min_severity,rbac_group_name,machine_tag,days\nall,0,Low,,,3\nvip,,,,VIP,1\n"
+        "deadline_id,min_cve_addressed,min_severity,rbac_group_name,machine_tag,days\n"
+        "all,0,Low,,,4\nvip,,,,VIP,3\nservers,,,Servers,,2\nboth,,,Servers,VIP,1\n"
     )
     warehouse = duckdb_warehouse
+    machines = [
+        listed(0, "m1"),
+        replace(listed(0, "m2"), machine_tags=("lab", "VIP")),
+        replace(listed(0, "m3"), rbac_group_name="Servers", machine_tags=("lab",)),
+        replace(listed(0, "m4"), rbac_group_name="Servers", machine_tags=("VIP",)),
+    ]
     tenant = Tenant(
-        [listed(0), replace(listed(0, "m2"), machine_tags=("VIP",))],
-        [answer(0, "1"), answer(0, "1", machine_id="m2")],
-        [missing(0, "1", cve_addressed=0)],
+        machines,
+        [answer(0, "1", machine_id=machine.id) for machine in machines],
+        [missing(0, "1", machine.id, cve_addressed=0) for machine in machines],
     )
     warehouse.load(tenant, schema="defender")
     assert warehouse.dbt("deps", project=root).success
     warehouse.build(project=root)
-    deadlines = [Deadline(3, min_cve_addressed=0, min_severity="Low"), Deadline(1, machine_tag="VIP")]
+    deadlines = [
+        Deadline(4, min_cve_addressed=0, min_severity="Low"),
+        Deadline(3, machine_tag="VIP"),
+        Deadline(2, rbac_group_name="Servers"),
+        Deadline(1, rbac_group_name="Servers", machine_tag="VIP"),
+    ]
     truth = Truth([tenant], deadlines)
-    assert [row["deadline_days"] for row in truth.kb_episodes().values()] == [3, 1]
+    assert [row["deadline_days"] for row in truth.kb_episodes().values()] == [4, 3, 2, 1]
     assert_true(warehouse, truth)
-
-
-def test_one_tenant_that_stopped_does_not_age_with_the_other(warehouse: Warehouse) -> None:
-    """Each tenant has its own now, listing and sweep."""
-    tenants = {
-        "contoso": Tenant([listed(0)], [answer(0, "1")], [missing(0, "1")]),
-        "fabrikam": Tenant([listed(9, "m2")], [answer(9, "1", machine_id="m2")], [missing(9, "1", "m2")]),
-    }
-    warehouse.load_all(tenants)
-    warehouse.build_models(mde_schema=[*tenants])
-    assert_true(warehouse, Truth(tenants.values(), default_deadlines()))
-    rows = warehouse.query("SELECT tenant, oldest_missing_days FROM analytics.machine_compliance ORDER BY tenant")
-    assert [tuple(row.values()) for row in rows] == [("contoso", 0), ("fabrikam", 0)]

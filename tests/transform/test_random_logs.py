@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tests.transform.warehouses import Warehouse
 
 TENANTS = 20
-STAGES = 5
+STAGES = {"duckdb": 4, "postgres": 2}
+"""How many incremental builds; the logic is the same SQL, so that one database has it shown in depth."""
 
 
 def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(warehouse: Warehouse) -> None:
@@ -24,9 +25,9 @@ def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(war
     fleets = {f"tenant_{number}": RandomTenant(number, cves=number % 2 == 0) for number in range(TENANTS)}
     variables = {"mde_schema": [*fleets]}
     kept: dict[Pair, datetime] = {}
-    for stage in range(STAGES):
+    for stage in range(STAGES[warehouse.name]):
         for number, fleet in enumerate(fleets.values()):
-            fleet.pass_nights((number + stage) % 5)
+            fleet.pass_nights((number + stage) % 5 + 1)
             keep_first_seen(kept, fleet.tenant())
         tenants = {schema: fleet.tenant() for schema, fleet in fleets.items()}
         warehouse.load_all(tenants)
@@ -34,5 +35,6 @@ def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(war
         assert_true(warehouse, Truth(tenants.values(), default_deadlines(), kept))
     warehouse.build_models("--full-refresh", **variables)
     assert_true(warehouse, Truth(tenants.values(), default_deadlines(), kept))
-    warehouse.build_models(schema="late", **variables)
-    assert_true(warehouse, Truth(tenants.values(), default_deadlines()), schema="late")
+    warehouse.forget_models()
+    warehouse.build_models(**variables)
+    assert_true(warehouse, Truth(tenants.values(), default_deadlines()))

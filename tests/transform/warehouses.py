@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import warnings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tests.transform.truth import Tenant
 
 PROJECT = Path(__file__).parents[2] / "transform"
+MADE = ("analytics", "analytics_intermediate", "analytics_staging")
+"""The schemas of the models."""
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -167,6 +170,10 @@ class Warehouse(ABC):
             for statement in statements:
                 write.execute(statement)
 
+    def forget_models(self) -> None:
+        """Leave nothing that dbt made."""
+        self.run(*(f"DROP SCHEMA {schema} CASCADE" for schema in MADE))
+
     def load(self, tenant: Tenant, schema: str = "mde") -> None:
         """Make the raw tables anew, as they are after a run."""
         self.load_all({schema: tenant})
@@ -185,9 +192,7 @@ class Warehouse(ABC):
         columns = ", ".join(f"{name} {self.types[kind]}" for name, kind in COLUMNS[table].items())
         return f"CREATE TABLE IF NOT EXISTS {schema}.{table} ({columns})"
 
-    def dbt(
-        self, *arguments: str, schema: str = "analytics", project: Path = PROJECT, **variables: Any
-    ) -> dbtRunnerResult:
+    def dbt(self, *arguments: str, project: Path = PROJECT, **variables: Any) -> dbtRunnerResult:
         """Run dbt in this process; whatever it meant to say is in the result."""
         options = [
             f"--project-dir={project}",
@@ -195,10 +200,12 @@ class Warehouse(ABC):
             f"--target={self.name}",
             f"--vars={json.dumps(variables)}",
         ]
+        # dbt parses a project anew when its variables differ from the last time in the same folder.
+        target = hashlib.sha256(repr((project, variables)).encode()).hexdigest()[:8]
         environment = {
             **self.environment,
-            "DBT_SCHEMA": schema,
-            "DBT_TARGET_PATH": str(self.folder / "target"),
+            "DBT_SCHEMA": MADE[0],
+            "DBT_TARGET_PATH": str(self.folder / "target" / target),
             "DBT_LOG_PATH": str(self.folder / "logs"),
         }
         with mock.patch.dict(os.environ, environment), warnings.catch_warnings():

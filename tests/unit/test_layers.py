@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TAP = (
     "cli",
@@ -62,12 +64,13 @@ def test_imports_go_one_way() -> None:
             assert imports("tap_mde_kbs", module.removeprefix("tap_mde_kbs.")) <= below, module
 
 
-def test_rooms_stand_in_no_circle() -> None:
+@pytest.mark.parametrize("package", ["tap_mde_kbs", "mde_simulator"])
+def test_rooms_stand_in_no_circle(package: str) -> None:
     """A room is a sub-package, or a module beside them."""
     needs: dict[str, set[str]] = {}
-    for module in modules("tap_mde_kbs"):
+    for module in modules(package):
         room = module.partition(".")[0]
-        others = {name.split(".")[1] for name in imports("tap_mde_kbs", module)}
+        others = {name.split(".")[1] for name in imports(package, module)}
         needs.setdefault(room, set()).update(others - {room})
     while free := {room for room, others in needs.items() if not others & needs.keys()}:
         needs = {room: others for room, others in needs.items() if room not in free}

@@ -122,6 +122,13 @@ def test_the_advice_for_a_bad_request_may_be_the_callers(connect: Callable[..., 
         get(client, params={"$filter": "osPlatform equals Windows"})
 
 
+def test_it_is_not_for_any_other_refusal(connect: Callable[..., tuple[Simulator, Client]]) -> None:
+    _, client = connect(Fault("long_error", path=LIST, status=405))
+    with pytest.raises(BadRequestError, match="HTTP 405") as raised:
+        machine_page(client, 0, 10, "osPlatform eq 'Windows'")
+    assert "machines_filter" not in str(raised.value)
+
+
 def test_a_list_that_the_api_does_not_find_is_empty(connect: Callable[..., tuple[Simulator, Client]]) -> None:
     """So it says that there are no recent machines."""
     _, client = connect(Fault("not_found", path=LIST))

@@ -13,7 +13,7 @@ from tap_mde_kbs.api.client import Client
 from tap_mde_kbs.errors import ApiError, ExpiredLinkError, ShapeError, SupersededError
 from tap_mde_kbs.export.calls import Export
 from tap_mde_kbs.export.download import Downloader, shown
-from tap_mde_kbs.export.files import RENEWALS, FileReader
+from tap_mde_kbs.export.files import RENEWALS, FileReader, Links
 from tap_mde_kbs.export.records import Records
 from tap_mde_kbs.patience import Patience
 
@@ -74,17 +74,17 @@ def test_new_links_are_the_same_exports_or_it_is_another(then: Export, *, supers
             assert records.machines() == ["https://x/a?second"]
 
 
-def test_threads_that_are_refused_at_once_ask_for_one_list() -> None:
-    """And the files that have the new links are read with them."""
-    names = [f"/{number} 0" for number in range(6)]
-    first = Export(TIME, {name: f"https://x{name}?first" for name in names})
-    then = Export(TIME, {name: f"https://x{name}?second" for name in names})
-    downloader = OldLinksRefused()
-    reader = Reader(downloader, then)
-    with Records() as records:
-        reader.read(first, records)
-        assert records.machines() == sorted(then.links.values())
-    assert downloader.refused <= 2
+def test_links_that_another_thread_has_renewed_are_not_asked_for_again() -> None:
+    """The list of files has a quota of five calls a minute."""
+    names = ["/a 0", "/b 0"]
+    lists = [Export(TIME, {name: f"https://x{name}?second" for name in names})]
+    links = Links(
+        Export(TIME, {name: f"https://x{name}?first" for name in names}), lists.pop, logging.getLogger("test")
+    )
+    refused = {name: links.link(name) for name in names}
+    for name in names:
+        links.renew(name, refused[name], "expired")
+    assert [links.link(name) for name in names] == ["https://x/a 0?second", "https://x/b 0?second"]
 
 
 def test_links_that_are_refused_list_after_list_end_the_run() -> None:

@@ -81,10 +81,19 @@ numbered_answers as (
 ),
 
 -- The bound spares all older sweeps' arrays: what a machine that lacks nothing said then is read again and again.
+first_sweep_to_read as (
+
+    select min(sweep) as sweep
+    from new_answers
+    where missing_kbs > 0
+
+),
+
 missed_kbs as (
 
-    select * from {{ ref('stg_missed_kbs') }}
-    where sweep >= (select min(sweep) from new_answers where missing_kbs > 0)
+    select missed.*
+    from {{ ref('stg_missed_kbs') }} as missed
+    inner join first_sweep_to_read on missed.sweep >= first_sweep_to_read.sweep
 
 ),
 
@@ -104,7 +113,7 @@ missed_answers as (
         on numbered_answers.machine_id = missed_kbs.machine_id
         and numbered_answers.sweep = missed_kbs.sweep
 
-{% if is_incremental() %}
+    {% if is_incremental() %}
 
     union all
 
@@ -124,7 +133,7 @@ missed_answers as (
         and numbered_answers.answer_number = 1
     where open_episodes.installed_by is null
 
-{% endif %}
+    {% endif %}
 
 ),
 

@@ -61,7 +61,9 @@ changes as (
 
     select cast(first_missed_at as date) as day, 1 as opened, 0 as installed, 0 as gone from episodes
     union all
-    select cast(installed_by as date), 0, 1, 0 from episodes where installed_by is not null
+    select cast(installed_by as date), 0, 1, 0
+    from episodes
+    where installed_by is not null
     union all
     -- They count through the day of the last answer.
     select cast({{ dbt.dateadd('day', 1, 'last_missed_at') }} as date), 0, 0, 1

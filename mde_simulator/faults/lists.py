@@ -1,0 +1,42 @@
+"""Lists that change while they are walked: machines, and an export's files and pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mde_simulator.defender.odata import skipped
+from mde_simulator.faults.fault import EXPORT, EXPORT_JSON, LIST, kind, of_payload
+
+if TYPE_CHECKING:
+    from mde_simulator.faults.fault import Strike
+    from mde_simulator.http.messages import Response
+
+
+def _read(strike: Strike) -> list[str]:
+    """The ids that the client has read already."""
+    return strike.tenant.fleet.listing()[: skipped(strike.request.query)]
+
+
+@kind("leaving", LIST, "a machine already read leaves between two pages, once: the rest shifts", times=1, walking=True)
+def _leaving(strike: Strike) -> Response:
+    strike.tenant.fleet.remove(*_read(strike)[:1])
+    return strike.answer()
+
+
+@kind("duplicate", LIST, "a page begins with the last machine of the page before; the rest shifts", walking=True)
+def _duplicate(strike: Strike) -> Response:
+    strike.tenant.fleet.repeat(*_read(strike)[-1:])
+    return strike.answer()
+
+
+@kind("export_new", EXPORT, "a snapshot is made just before the answer, once: the next list has other files", times=1)
+def _export_new(strike: Strike) -> Response:
+    strike.tenant.exports.generate()
+    return strike.answer()
+
+
+@kind("endless_skiptoken", EXPORT_JSON, "a next link that leads to the same page again")
+@of_payload
+def _endless_skiptoken(payload: Any, strike: Strike) -> object:
+    request = strike.request
+    return payload | {"@odata.nextLink": f"{strike.tenant.url}{request.path}?{request.query_string}"}
