@@ -169,8 +169,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         default=False,
         title="Include machines that are not onboarded",
         description=(
-            "Ask for the missing KBs of devices that Defender has only discovered, too. Each costs a call of the quota, "
-            "and vulnerability management assesses onboarded ones alone."
+            "Ask for the missing KBs of devices that Defender has only discovered, too. Each costs a call of the "
+            "quota, and vulnerability management assesses only onboarded ones."
         ),
     ),
     th.Property(
@@ -213,8 +213,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         default=5,
         title="Largest believed shrink",
         description=(
-            "Delete nothing in the target when this many per cent fewer machines than last time were listed, or answered; "
-            "a second consecutive run at about that level is accepted."
+            "Delete nothing in the target when this many per cent fewer machines than last time were listed, or "
+            "answered; a second consecutive run at about that level is accepted."
         ),
     ),
     th.Property(
@@ -225,7 +225,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         title="Source of missing KBs",
         description=(
             "per_machine: a call for each machine. export: the vulnerability export, for large tenants; export_json: "
-            "the same facts as pages of JSON. Both need the permission Vulnerability.Read.All, and the extra tap-mde-kbs[export]."
+            "the same facts as pages of JSON. Both need the permission Vulnerability.Read.All, and the extra "
+            "tap-mde-kbs[export]."
         ),
     ),
     th.Property(
