@@ -5,6 +5,8 @@ Each check is a line with a mark; the first that fails is followed by what to do
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -12,12 +14,13 @@ from tap_mde_kbs import schema
 from tap_mde_kbs.api.machines import LARGEST_PAGE, LIST_PERMISSION
 from tap_mde_kbs.errors import TapError, missing_permission, printable
 from tap_mde_kbs.progress import duration, export_advice
-from tap_mde_kbs.runner import ONBOARDED
+from tap_mde_kbs.sweep.machine_list import ONBOARDED, entries_with_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tap_mde_kbs.api.client import Client
+    from tap_mde_kbs.sweep.machine_list import Assessed
     from tap_mde_kbs.sweep.pool import Source
 
 
@@ -44,6 +47,7 @@ class Doctor:
         client: Makes the calls.
         source: Where a run would have the missing KBs from.
         machine_page: Asks for so many machines from a position on.
+        assessed: Which machines a run would ask.
         unlisted: Where fields that no schema lists are reported.
     """
 
@@ -52,13 +56,15 @@ class Doctor:
         client: Client,
         source: Source,
         machine_page: Callable[[int, int], list[dict[str, Any]]],
+        assessed: Assessed,
         unlisted: schema.Unlisted,
     ) -> None:
         self._client = client
         self._source = source
         self._machine_page = machine_page
+        self._assessed = assessed
         self._unlisted = unlisted
-        self._onboarded: list[str] = []
+        self._asked: list[str] = []
         self._more = False
 
     def checks(self) -> Iterator[Line]:
@@ -93,10 +99,14 @@ class Doctor:
 
     def _list(self) -> Line:
         records = self._machine_page(0, LARGEST_PAGE)
-        by_id = {str(record["id"]): record for record in records}  # the list may name a machine twice
+        by_id = dict(entries_with_ids(records))  # the list may name a machine twice
         machines = [schema.MACHINES.from_wire(record, self._unlisted) for record in by_id.values()]
         self._more = len(records) >= LARGEST_PAGE
-        self._onboarded = sorted(m["id"] for m in machines if m["onboarding_status"] in ONBOARDED)
+        listed = self._assessed.listed(machines, datetime.now(timezone.utc))
+        self._asked = sorted(machine.id for machine in listed if machine.skip is None)
+        onboarded = sum(machine["onboarding_status"] in ONBOARDED for machine in machines)
+        skipped = Counter(machine.skip for machine in listed if machine.skip not in {None, "not_onboarded"})
+        not_asked = "".join(f", {count} {reason}" for reason, count in sorted(skipped.items()))
         if not machines:
             return Line(
                 ok=None,
@@ -106,17 +116,17 @@ class Doctor:
         return Line(
             ok=True,
             text=(
-                f"machines: {len(machines)}{' or more' if self._more else ''} listed, {len(self._onboarded)} of them "
-                f"onboarded, newest last seen {newest}"
+                f"machines: {len(machines)}{' or more' if self._more else ''} listed, {onboarded} of them "
+                f"onboarded{not_asked}, newest last seen {newest}"
             ),
         )
 
     def _kbs(self) -> Line:
-        ok, text = self._source.probe(self._onboarded)
+        ok, text = self._source.probe(self._asked)
         return Line(ok=ok, text=f"missing KBs: {text}")
 
     def _estimate(self) -> Line:
-        count = len(self._onboarded)
+        count = len(self._asked)
         seconds = self._source.seconds_for(count)
         if not self._source.costs_calls:
             more = " for the first page of machines" if self._more else ""

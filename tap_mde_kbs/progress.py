@@ -85,7 +85,7 @@ class Progress:
         self._kinds[outcome.kind] += 1
         self._kbs += len(outcome.answer.rows) if outcome.answer else 0
         if outcome.kind == "failed" and self._kinds["failed"] <= NAMED_MACHINES:
-            self._log.warning("Machine %s gave no answer: %s", printable(outcome.machine_id, 80), outcome.reason)
+            self._log.warning("Machine %s gave no answer: %s", printable(outcome.machine.id, 80), outcome.reason)
 
     def end(self, activation: str, verdict: Verdict) -> None:
         """Sum up: what became of the machines, what it cost, and whether the target deletes.

@@ -1,8 +1,10 @@
 """What a run does: lists the machines, sweeps over them, writes rows, activates what is complete.
 
-It drives; the rules are elsewhere: who is asked when in `sweep`, what is believed in `sweep.verdict`, what a later
-run is told in `state`. Where the answers come from it does not know: a `Source` has them. Knows no HTTP, and of
-Singer only tables that take rows.
+It drives; the rules are elsewhere: who is asked when in `sweep.sweep`, who is not in `sweep.machine_list`, what is
+believed in `sweep.verdict`, what a later run is told in `state`. Where the answers come from it does not know: a
+`Source` has them. Knows no HTTP, and of Singer only tables that take rows.
+
+The exit status is decided here, in `finish`: 0 means that the table is as current as the API allows.
 """
 
 from __future__ import annotations
@@ -11,32 +13,40 @@ import fnmatch
 import hashlib
 import json
 import time
+from dataclasses import replace
+from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tap_mde_kbs import schema
 from tap_mde_kbs.errors import ApiDownError, Stopped, TapError, printable
 from tap_mde_kbs.progress import Progress
-from tap_mde_kbs.state import ListBookmark
-from tap_mde_kbs.sweep.machine_list import walk
-from tap_mde_kbs.sweep.sweep import Listed, Rules, sweeps
-from tap_mde_kbs.sweep.verdict import believe
+from tap_mde_kbs.settings import DEFAULTS
+from tap_mde_kbs.state import seconds_since
+from tap_mde_kbs.sweep.machine_list import Assessed, Walk, kept
+from tap_mde_kbs.sweep.sweep import Rules, sweeps
+from tap_mde_kbs.sweep.verdict import believe_list
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tap_mde_kbs.api.client import Client
-    from tap_mde_kbs.state import State
+    from tap_mde_kbs.state import ListBookmark, State, SweepBookmark
     from tap_mde_kbs.sweep.pool import Answer, Answers, Source
-    from tap_mde_kbs.sweep.sweep import Outcome, Sweep
+    from tap_mde_kbs.sweep.sweep import Listed, Outcome, Sweep
     from tap_mde_kbs.sweep.verdict import Verdict
-
-ONBOARDED = (None, "Onboarded")
-"""The values of `onboarding_status` that count as onboarded; absent is not known to be otherwise."""
 
 NAMED_MACHINES = 20
 """How many machines a line of the log names."""
+
+WALKS = 3
+"""How often the machine list is walked at most, where it moves or is shorter than last time."""
+
+DAY = 86400.0
+LATER_SETTINGS = ("include_excluded", "silent_after_days")
+OLD_EXPORT_DAYS = 3
+"""So long nothing newer than the export that was loaded last is a fault: one is made every six hours."""
 
 
 class Table(Protocol):
@@ -58,21 +68,41 @@ class Table(Protocol):
         """Tell the target that rows of earlier versions are gone; returns what was done, as a sentence."""
 
     def keeps(self, record: dict[str, Any]) -> bool:
-        """Whether the stream's maps keep such a record."""
+        """Whether the stream's maps keep such a record; where they write none at all, they keep every one."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether rows reach the target: the stream is selected, and no map removes it."""
+
+
+class Tables(NamedTuple):
+    """What a sweep writes."""
+
+    missing_kbs: Table
+    checks: Table
+    sweeps: Table
+    kb_cves: Table | None
 
 
 class MachineList(NamedTuple):
     """The machines that a run listed.
 
     Attributes:
-        in_scope: Those that this run sweeps over, by id.
+        in_scope: Those that this run sweeps over.
         ids: All of them.
+        rows: How many rows of them reach the target.
         is_believed: Whether a machine that is missing from it has left.
     """
 
-    in_scope: Mapping[str, Listed]
+    in_scope: Sequence[Listed]
     ids: frozenset[str]
+    rows: int
     is_believed: bool
+
+    @property
+    def to_ask(self) -> int:
+        """How many machines are to be asked: those that are onboarded and report, unless settings say otherwise."""
+        return sum(machine.skip is None for machine in self.in_scope)
 
 
 class Runner:
@@ -111,7 +141,9 @@ class Runner:
         self._log = log
         self._listed: MachineList | None = None
         self._sweep: Sweep[Answer] | None = None
-        self._in_batches = False
+        self._tables: Tables | None = None
+        self._answered = 0
+        self._fault = ""
         self._saved_at = 0.0
 
     @property
@@ -123,38 +155,64 @@ class Runner:
         """List the machines, their rows; when the last is written, activate them if the list is believed."""
         last = self._state.machines
         version = max(int(time.time()), last.version + 1)
+        self._state.machines = replace(last, version=version)
         machines.begin(version)
-        listed_at = schema.now()
-        ids: set[str] = set()
-        in_scope: dict[str, Listed] = {}
+        bears = {"listed_at": schema.now(), "listing": version}
+        listed: dict[str, dict[str, Any]] = {}
+        in_scope: dict[str, dict[str, Any]] = {}
         try:
-            for attempt in range(2):
-                if attempt and (last.listed is None or len(ids) >= last.listed):
+            for walks_left in reversed(range(WALKS)):
+                walk = Walk(self._page_at)
+                for entry in walk:
+                    if record := self._news(entry, listed):
+                        record.update(bears)
+                        if machines.keeps(record):
+                            in_scope[str(entry["id"])] = kept(record)
+                        yield record
+                if not walk.moved and len(listed) >= (last.listed or 0):
                     break
-                if attempt:
+                if walks_left:
                     self._log.info(
-                        "%d machines listed, fewer than the %d of last time: listing again.", len(ids), last.listed
+                        "%d machines listed, %s: listing again.",
+                        len(listed),
+                        "and the list moved meanwhile" if walk.moved else f"fewer than the {last.listed} of last time",
                     )
-                for machine in walk(self._page_at, ids):
-                    record = {**schema.MACHINES.from_wire(machine, self._unlisted), "listed_at": listed_at}
-                    if machines.keeps(record):
-                        in_scope[record["id"]] = Listed(record["id"], asked=self._is_asked(record))
-                    yield record
         except Stopped:
             self._log.warning("time_limit_minutes is over before all machines were listed: nothing was asked.")
             return
-        self._listed = MachineList(in_scope, frozenset(ids), self._believe_list(len(ids), version, machines))
+        self._listed = MachineList(
+            self.assessed.listed([*in_scope.values()], datetime.now(timezone.utc)),
+            frozenset(listed),
+            len(in_scope) if machines.is_written else 0,
+            self._believe_list(len(listed), bears, machines),
+        )
 
-    def _is_asked(self, record: Mapping[str, Any]) -> bool:
-        return self._config["include_not_onboarded"] or record["onboarding_status"] in ONBOARDED
+    def _news(self, entry: dict[str, Any], listed: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+        """An entry of the list as a row; None if the machine was met before. It is onboarded if any entry says so."""
+        known = listed.get(str(entry["id"]))
+        if known and not (entry.get("onboardingStatus") == "Onboarded" != known["onboarding_status"]):
+            return None
+        record = schema.MACHINES.from_wire(entry, self._unlisted)
+        listed[str(entry["id"])] = kept(record)
+        return record
 
-    def _believe_list(self, count: int, version: int, machines: Table) -> bool:
+    @property
+    def assessed(self) -> Assessed:
+        """Which machines are asked, by the settings."""
+        return Assessed(
+            include_not_onboarded=self._config["include_not_onboarded"],
+            include_excluded=self._config["include_excluded"],
+            silent_after_days=float(self._config["silent_after_days"]),
+        )
+
+    def _believe_list(self, count: int, bears: Mapping[str, Any], machines: Table) -> bool:
         """Judge how many machines were listed, and activate them if that is believed."""
         last = self._state.machines
-        is_believed, short_lists = believe(count, last.listed, last.short_lists, self._max_shrink_percent)
-        self._state.machines = ListBookmark(version, count if is_believed else last.listed, short_lists)
+        is_believed, short = believe_list(count, last.listed, last.listed_short, self._max_shrink_percent)
+        self._state.machines = replace(last, listed_short=short)
         if is_believed:
-            self._log.info("%d machines listed. %s", count, machines.activate(version))
+            self._state.machines = replace(self._state.machines, listed=count, **bears)
+            self._log.info("%d machines listed. %s", count, machines.activate(last.version))
         elif count:
             self._log.warning(
                 "Only %d machines listed, %d last time: nothing is deleted unless the next run lists as few. Has the "
@@ -164,62 +222,100 @@ class Runner:
             )
         else:
             self._log.warning("No machines listed: nothing is deleted.")
+            if last.listed:
+                self._fault = f"No machines are listed, {last.listed} were before."
         return is_believed
 
-    def sweep(self, missing_kbs: Table, checks: Table, kb_cves: Table | None) -> Iterator[dict[str, Any]]:
+    def sweep(self, tables: Tables) -> Iterator[dict[str, Any]]:
         """Sweep over the listed machines: the rows of `missing_kbs`; those of the other tables are written in between.
 
         Raises:
-            TapError: The API is down, too many machines failed, or whatever else ends the run.
+            TapError: The API is down, or whatever else ends the run.
         """
-        self._in_batches = missing_kbs.in_batches
-        if self._in_batches:
+        self._tables = tables
+        self._state.settle(checks_are_written=tables.checks.is_written)
+        if tables.missing_kbs.in_batches:
             self._log.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
+        listed = self._listed or MachineList((), frozenset(), 0, is_believed=False)
+        if listed.is_believed:
+            self._state.sweep.counts.machines_listed = listed.rows
         try:
             with self._source.opened(self._is_due, self._save_when_due) as answers:
                 if answers is None:
+                    self._write_sweep(self._state.sweep)  # the machine list may be news
                     return
-                listed = self._listed or MachineList({}, frozenset(), is_believed=False)
                 self._warn_of_strangers(answers, listed)
                 for sweep in self._sweeps(answers, listed):
-                    yield from self._run(sweep, answers, missing_kbs, checks, kb_cves)
+                    yield from self._run(sweep, answers, tables)
         except Stopped:
             self._log.warning("time_limit_minutes is over before the export was read: the next run begins anew.")
 
-    def save(self) -> None:
+    def leave(self) -> None:
+        """Write what the next run and the reader of the tables need, wherever this run is."""
+        if self._sweep:
+            self._write_sweep(self._sweep.bookmark)
+        self._save()
+
+    def finish(self) -> None:
+        """Sum up, and decide the exit status.
+
+        Raises:
+            TapError: The table is not as current as the API allows; says why.
+        """
+        if self._listed and self._tables:
+            self._log.info("%s", self._summary(self._listed))
+        if self._fault:
+            raise TapError(self._fault, "The table is as current as possible; nothing was deleted. Run again.")
+
+    def _summary(self, listed: MachineList) -> str:
+        """What share of the machines answered in the last 24 hours, by what source, and what was believed."""
+        bookmark, to_ask = self._state.sweep, listed.to_ask
+        counts, source = bookmark.counts, str(self._config["missing_kbs_source"])
+        since = bookmark.began_at if self._source.costs_calls else bookmark.source_time
+        age = seconds_since(since, time.time())
+        answered = counts.answered if age is not None and age <= DAY else self._answered
+        believed = {None: "not judged yet", True: "believed", False: "not believed"}
+        return (
+            f"{min(answered, to_ask)} of {to_ask} onboarded, reporting machines "
+            f"({round(100 * min(answered, to_ask) / to_ask) if to_ask else 100} %) answered in the last 24 hours "
+            f"({source}). Machine list: {believed[listed.is_believed]}; answers: {believed[counts.is_believed]}."
+        )
+
+    def _save(self) -> None:
         """Write a STATE up to the last machine fully written; not where batch files are still to be written."""
         self._saved_at = time.monotonic()
-        if self._sweep and not (self._in_batches and self._sweep.verdict is None):
+        in_batches = self._tables is not None and self._tables.missing_kbs.in_batches
+        if self._sweep and not (in_batches and self._sweep.verdict is None):
             self._state.keep(self._sweep.bookmark)
-        if not self._in_batches:
+        if not in_batches:
             self._write_state()
 
     def _save_when_due(self) -> None:
         """Write a STATE every few seconds, also while nothing but the quota is waited for."""
         if time.monotonic() - self._saved_at >= self._client.patience.state:
-            self.save()
+            self._save()
 
     @property
     def _max_shrink_percent(self) -> float:
         return float(self._config["max_shrink_percent"])
 
     def _is_due(self, made_at: str) -> bool:
-        """Whether an export is newer than what was written last, or as old and not wholly written."""
+        """Whether an export is another than the one loaded last, or that one is not wholly written."""
         bookmark = self._state.sweep
-        last = bookmark.source_time or ""
-        if made_at > last or (made_at == last and not bookmark.finished):
-            self._log.info(
-                "Export of %s. It differs from what each machine answers: it is up to six hours old, updates without a "
-                "CVE are not in it, os_build is null, first_seen_at is filled, machine_missed_on counts its machines.",
-                made_at,
-            )
-            return True
+        days = (seconds_since(made_at, time.time()) or 0.0) / DAY
+        if made_at == bookmark.source_time and bookmark.finished:
+            self._log.info("The export of %s is the one that was loaded last: nothing to do.", made_at)
+            if days > OLD_EXPORT_DAYS:
+                self._fault = f"No export newer than that of {made_at} came for {days:.0f} days."
+            return False
         self._log.info(
-            "The export of %s is not newer than what was loaded last (%s): nothing to do. One is made every six hours.",
+            "Export of %s. It differs from what each machine answers: it is up to six hours old, updates without a "
+            "CVE are not in it, os_build is null, first_seen_at is filled, machine_missed_on counts its machines.",
             made_at,
-            last,
         )
-        return False
+        if days > 1:
+            self._log.warning("The export of %s is %.1f days old; one is made every six hours.", made_at, days)
+        return True
 
     def _warn_of_strangers(self, answers: Answers, listed: MachineList) -> None:
         if found := answers.strangers(listed.ids):
@@ -236,7 +332,7 @@ class Runner:
     def _sweeps(self, answers: Answers, listed: MachineList) -> Iterator[Sweep[Answer]]:
         found = sweeps(
             self._state.sweep,
-            listed.in_scope.values(),
+            listed.in_scope,
             scope=self._scope(answers.made_at or ""),
             pool=answers,
             list_believed=listed.is_believed,
@@ -246,34 +342,49 @@ class Runner:
         # Of answers that are here already, a second sweep would only read the same again.
         return found if self._source.costs_calls else islice(found, 1)
 
-    def _run(
-        self, sweep: Sweep[Answer], answers: Answers, missing_kbs: Table, checks: Table, kb_cves: Table | None
-    ) -> Iterator[dict[str, Any]]:
-        self._sweep = sweep
-        missing_kbs.begin(sweep.version)
+    def _run(self, sweep: Sweep[Answer], answers: Answers, tables: Tables) -> Iterator[dict[str, Any]]:
+        self._sweep, self._answered = sweep, 0
+        sweep.bookmark.counts.source = self._config["missing_kbs_source"]
+        sweep.bookmark.counts.empty_files = answers.empty_files
+        tables.missing_kbs.begin(sweep.version)
         progress = Progress(self._client, sweep, self._log, costs_calls=self._source.costs_calls)
         try:
             with progress:
-                self.save()
-                self._write_cves(answers, kb_cves, sweep.version)
+                self.leave()
+                self._write_cves(answers, tables.kb_cves, sweep.version)
                 for outcome in sweep.outcomes():
-                    checked_at = outcome.answer.checked_at if outcome.answer else answers.made_at
-                    yield from outcome.answer.rows if outcome.answer else ()
-                    checks.write(_check(outcome, sweep.version, checked_at or schema.now()))
-                    sweep.written(outcome, checked_at)
+                    yield from self._write(outcome, sweep, answers.made_at, tables.checks)
                     progress.count(outcome)
                     self._save_when_due()
         except ApiDownError as error:
             msg = f"The API is down: {error}. Nothing was deleted; the next run goes on from here."
             raise TapError(msg) from None
         except Stopped:
-            self.save()
+            self.leave()
             self._log.warning(
                 "time_limit_minutes is over: stopped with %d machines to go; the next run goes on from here.",
                 sweep.left,
             )
         if sweep.verdict:
-            self._end(sweep, sweep.verdict, progress, [missing_kbs, *([kb_cves] if kb_cves else [])])
+            self._end(sweep, sweep.verdict, progress, tables)
+
+    def _write(
+        self, outcome: Outcome[Answer], sweep: Sweep[Answer], made_at: str | None, checks: Table
+    ) -> Iterator[dict[str, Any]]:
+        """Write a machine's rows, and its check, as of when it answered or the export was made."""
+        rows = outcome.answer.rows if outcome.answer else []
+        answered_at = outcome.answer.checked_at if outcome.answer else made_at
+        for row in rows:
+            row["sweep"] = sweep.version
+            yield row
+        checks.write(_check(outcome, sweep.version, answered_at or schema.now()))
+        sweep.written(outcome, rows=len(rows), answered_at=answered_at)
+        self._answered += outcome.kind == "answered"
+
+    def _write_sweep(self, bookmark: SweepBookmark) -> None:
+        """Write the row of a sweep, as it stands."""
+        if self._tables and bookmark.version:
+            self._tables.sweeps.write(_sweep(bookmark, self._state.machines))
 
     def _write_cves(self, answers: Answers, kb_cves: Table | None, version: int) -> None:
         """Write all of them before the first machine: a run that goes on writes them again."""
@@ -282,15 +393,14 @@ class Runner:
             for record in answers.kb_cves():
                 kb_cves.write(record)
 
-    def _end(self, sweep: Sweep[Answer], verdict: Verdict, progress: Progress, tables: Sequence[Table]) -> None:
-        told = f"{tables[0].name}: not activated. {verdict.reason}"
+    def _end(self, sweep: Sweep[Answer], verdict: Verdict, progress: Progress, tables: Tables) -> None:
+        told = f"{tables.missing_kbs.name}: not activated. {verdict.reason}"
         if verdict.activate:
-            told = " ".join(table.activate(sweep.version) for table in tables)
-        self.save()
+            activated = [table for table in (tables.missing_kbs, tables.kb_cves) if table]
+            told = " ".join(table.activate(sweep.version) for table in activated)
+        self.leave()
         progress.end(told, verdict)
-        if verdict.fails:
-            msg = f"{len(verdict.newly_failed)} machines that answered before gave no answer now: too many."
-            raise TapError(msg, "The table is as current as possible; nothing was deleted. Run again.")
+        self._fault = verdict.fault
 
     def _scope(self, made_at: str) -> str:
         """A hash of all that decides which machines are asked, and of what; another one means another sweep.
@@ -305,6 +415,8 @@ class Runner:
             self._config.get("machines_filter") or None,
             self._config["include_not_onboarded"],
             _filters_of("machines", self._config.get("stream_maps") or {}),
+            # Settings that came later, where they are not the default: else every sweep under way would begin anew.
+            *([name, self._config[name]] for name in LATER_SETTINGS if self._config[name] != DEFAULTS[name]),
         ]
         return hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
 
@@ -313,12 +425,38 @@ def _check(outcome: Outcome[Answer], version: int, checked_at: str) -> dict[str,
     """The row of `missing_kbs_checks` for an outcome."""
     rows = outcome.answer.rows if outcome.answer else None
     return {
-        "machine_id": outcome.machine_id,
+        "machine_id": outcome.machine.id,
         "sweep": version,
         "checked_at": checked_at,
         "outcome": outcome.kind,
         "missing_kbs": None if rows is None else len(rows),
         "missing_kb_ids": None if rows is None else [row["id"] for row in rows],
+        "reason": outcome.reason if outcome.kind in {"skipped", "failed"} else None,
+        "last_seen": outcome.machine.last_seen,
+    }
+
+
+def _sweep(bookmark: SweepBookmark, machines: ListBookmark) -> dict[str, Any]:
+    """The row of `sweeps` for a sweep as it stands."""
+    counts = bookmark.counts
+    return {
+        "sweep": bookmark.version,
+        "source": counts.source,
+        "began_at": bookmark.began_at,
+        "ended_at": counts.ended_at,
+        "listing": machines.listing,
+        "listed_at": machines.listed_at,
+        "machines_listed": counts.machines_listed,
+        "machines_asked": counts.asked,
+        "machines_answered": counts.answered,
+        "machines_not_found": counts.not_found,
+        "machines_failed": counts.failed,
+        "machines_skipped": counts.skipped,
+        "machines_not_in_export": counts.not_in_export,
+        "missing_pairs": counts.pairs,
+        "is_complete": counts.ended_at is not None,
+        "is_believed": counts.is_believed,
+        "verdict": counts.verdict,
     }
 
 

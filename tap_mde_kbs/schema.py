@@ -49,6 +49,9 @@ _DATE_TIME = re.compile(
 )
 _INT64 = 2**63
 
+NO_DAY = "0001-01-01"
+"""What is written now and then where there is no moment."""
+
 
 def text(value: Any, _: Unlisted | None = None) -> str:
     """Text as a warehouse can store it; numbers and booleans as JSON writes them."""
@@ -95,19 +98,23 @@ def boolean(value: Any, _: Unlisted | None = None) -> bool:
     return value
 
 
-def date_time(value: Any, _: Unlisted | None = None) -> str:
-    """A date-time in UTC with six decimals; the API gives none to seven, and perhaps no zone (then it is UTC)."""
+def date_time(value: Any, _: Unlisted | None = None) -> str | None:
+    """A date-time in UTC with six decimals; the API gives none to seven, and perhaps no zone (then it is UTC).
+
+    None for the first day of the year 1, which stands where there is no moment.
+    """
     found = _DATE_TIME.fullmatch(value.strip())
     if not found:
         raise ValueError
+    if found.group(1) == NO_DAY:
+        return None
     day, time, decimals, zone = found.groups()
     fraction = f".{decimals[:6]:0<6}" if decimals else ""
     if zone in {None, "Z", "z"}:
         datetime.fromisoformat(f"{day}T{time}")  # refuses the 30th of February
         return f"{day}T{time}{fraction}Z"
     sign, hours, minutes = zone[0], zone[1:3], zone[-2:]
-    moment = datetime.fromisoformat(f"{day}T{time}{fraction}{sign}{hours}:{minutes}")
-    return utc(moment)
+    return utc(datetime.fromisoformat(f"{day}T{time}{fraction}{sign}{hours}:{minutes}"))
 
 
 def utc(moment: datetime) -> str:
@@ -316,8 +323,13 @@ MACHINES = Table(
     Field(
         "listed_at",
         DATE_TIME,
-        "When the listing of this run began (UTC), the same for all its machines. "
-        "A machine whose value is older than the newest has left.",
+        "When the listing of this run began (UTC), the same for all its machines.",
+        wire="",
+    ),
+    Field(
+        "listing",
+        INTEGER,
+        "Version of the listing; only grows. A machine below the newest `sweeps.listing` has left.",
         wire="",
     ),
 )
@@ -346,21 +358,55 @@ MISSING_KBS = Table(
         "When the API answered, or the export was made (UTC); the same for all rows of one answer.",
         wire="",
     ),
+    Field("sweep", INTEGER, "Version of the sweep that wrote the row.", wire=""),
 )
 
 MISSING_KBS_CHECKS = Table(
     "check",
     Field("machine_id", TEXT, "The machine that was to be asked.", key=True, wire=""),
-    Field("sweep", INTEGER, "Version of the sweep: the epoch second it began.", key=True, wire=""),
+    Field("sweep", INTEGER, "Version of the sweep; only grows, whatever a clock says.", key=True, wire=""),
     Field(
         "checked_at",
         DATE_TIME,
         "When the outcome was known, or the export was made (UTC); equals checked_at of that answer's rows.",
         wire="",
     ),
-    Field("outcome", TEXT, "answered, not_found, failed, skipped (not onboarded) or not_in_export.", wire=""),
+    Field("outcome", TEXT, "answered, not_found, failed, skipped or not_in_export.", wire=""),
     Field("missing_kbs", INTEGER, "How many updates are missing; null unless answered.", wire=""),
     Field("missing_kb_ids", TEXTS, "Their ids; null unless answered.", wire=""),
+    Field(
+        "reason",
+        TEXT,
+        "For skipped: not_onboarded, excluded or silent; for failed: what happened, in a line; else null.",
+        wire="",
+    ),
+    Field("last_seen", DATE_TIME, "When the machine last reported, as it is listed (UTC).", wire=""),
+)
+
+SWEEPS = Table(
+    "sweep",
+    Field("sweep", INTEGER, "Version of the sweep; only grows, whatever a clock says.", key=True, wire=""),
+    Field("source", TEXT, "Where its answers come from: the setting missing_kbs_source.", wire=""),
+    Field("began_at", DATE_TIME, "When it began (UTC).", wire=""),
+    Field("ended_at", DATE_TIME, "When every listed machine had an outcome (UTC); null before.", wire=""),
+    Field("listing", INTEGER, "Version of the newest machine list that was believed.", wire=""),
+    Field("listed_at", DATE_TIME, "When that listing began (UTC).", wire=""),
+    Field("machines_listed", INTEGER, "Rows of `machines` in that listing.", wire=""),
+    Field("machines_asked", INTEGER, "Machines with an outcome that were to be asked; over all runs.", wire=""),
+    Field("machines_answered", INTEGER, "Of these, those that answered.", wire=""),
+    Field("machines_not_found", INTEGER, "Of these, those that answered 404 to the end.", wire=""),
+    Field("machines_failed", INTEGER, "Of these, those that gave no answer, or none of use.", wire=""),
+    Field("machines_skipped", INTEGER, "Machines that were not asked: not onboarded, excluded or silent.", wire=""),
+    Field("machines_not_in_export", INTEGER, "Machines that the export does not have.", wire=""),
+    Field("missing_pairs", INTEGER, "Missing updates, over all machines that answered.", wire=""),
+    Field("is_complete", BOOLEAN, "Whether every listed machine has an outcome.", wire=""),
+    Field(
+        "is_believed",
+        BOOLEAN,
+        "Whether what is absent from the sweep is gone; null until it is complete. Not the same as activated.",
+        wire="",
+    ),
+    Field("verdict", TEXT, "Why, or why not: a sentence; null until it is complete.", wire=""),
 )
 
 KB_CVES = Table(
@@ -375,4 +421,5 @@ KB_CVES = Table(
         "NoExploit, ExploitIsPublic, ExploitIsVerified, ExploitIsInKit; the worst.",
         wire="",
     ),
+    Field("checked_at", DATE_TIME, "When the export was made (UTC).", wire=""),
 )

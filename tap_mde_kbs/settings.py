@@ -74,6 +74,9 @@ DEFAULT_CREDENTIAL = "client_secret"
 PER_MACHINE, EXPORT, EXPORT_JSON = SOURCES = ("per_machine", "export", "export_json")
 """Where the missing KBs come from: `missing_kbs_source`."""
 
+LONGEST_RUN_MINUTES = 366 * 24 * 60
+"""More than a year is a slip of the pen, and more than a timer takes."""
+
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "tenant_id",
@@ -174,6 +177,26 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         ),
     ),
     th.Property(
+        "include_excluded",
+        th.BooleanType,
+        default=False,
+        title="Include excluded machines",
+        description=(
+            "Ask for the missing KBs of machines that people excluded from vulnerability management, too. Defender "
+            "shows no vulnerabilities of them, so an empty answer says nothing."
+        ),
+    ),
+    th.Property(
+        "silent_after_days",
+        th.NumberType(minimum=0, maximum=3650),
+        default=30,
+        title="Silent after days",
+        description=(
+            "Do not ask machines that have not reported for so many days: Defender drops what it knows of them after "
+            "30, and an empty answer says nothing. 0: ask everybody."
+        ),
+    ),
+    th.Property(
         "requests_per_minute",
         th.IntegerType(minimum=1),
         default=100,
@@ -203,7 +226,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     ),
     th.Property(
         "time_limit_minutes",
-        th.NumberType(exclusive_minimum=0),
+        th.NumberType(exclusive_minimum=0, maximum=LONGEST_RUN_MINUTES),
         title="Time limit",
         description="Stop cleanly after so many minutes, exit status 0; the next run goes on from there.",
     ),
@@ -249,6 +272,11 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     additional_properties=False,
 ).to_dict()
 
+
+DEFAULTS: Mapping[str, Any] = {
+    name: setting["default"] for name, setting in SCHEMA["properties"].items() if "default" in setting
+}
+"""The settings' defaults, by name."""
 
 SECRETS = tuple(name for name, setting in SCHEMA["properties"].items() if setting.get("secret"))
 """The settings whose values nobody should read."""

@@ -17,6 +17,7 @@ from singer_sdk.singerlib import ActivateVersionMessage
 from typing_extensions import override
 
 from tap_mde_kbs import schema
+from tap_mde_kbs.runner import Tables
 
 if TYPE_CHECKING:
     import logging
@@ -92,6 +93,11 @@ class DefenderStream(Stream):
         stream_map = self.stream_maps[0]
         return isinstance(stream_map, RemoveRecordTransform) or bool(stream_map.get_filter_result(record))
 
+    @property
+    def is_written(self) -> bool:
+        """Whether rows reach the target: the stream is selected, and its map does not remove it."""
+        return self.selected and not isinstance(self.stream_maps[0], RemoveRecordTransform)
+
     @override
     def generate_child_contexts(self, record: Any, context: Context | None) -> Iterable[Context | None]:
         """Nothing: the child is started once, not for every record."""
@@ -129,7 +135,8 @@ class MissingKbs(DefenderStream):
         """Sweep over the listed machines; the children's SCHEMAs come first, their rows in between."""
         self._sync_children({})
         children = {child.name: child for child in self.child_streams if isinstance(child, DefenderStream)}
-        yield from self.runner.sweep(self, children[MissingKbsChecks.name], children.get(KbCves.name))
+        checks, sweeps = children[MissingKbsChecks.name], children[Sweeps.name]
+        yield from self.runner.sweep(Tables(self, checks, sweeps, children.get(KbCves.name)))
 
 
 class MissingKbsChecks(DefenderStream):
@@ -137,6 +144,14 @@ class MissingKbsChecks(DefenderStream):
 
     name = "missing_kbs_checks"
     table = schema.MISSING_KBS_CHECKS
+    parent_stream_type = MissingKbs
+
+
+class Sweeps(DefenderStream):
+    """What the tap itself makes of each sweep: a row when it begins, and again when a run ends."""
+
+    name = "sweeps"
+    table = schema.SWEEPS
     parent_stream_type = MissingKbs
 
 
@@ -148,4 +163,4 @@ class KbCves(DefenderStream):
     parent_stream_type = MissingKbs
 
 
-STREAMS: tuple[type[DefenderStream], ...] = (Machines, MissingKbs, MissingKbsChecks, KbCves)
+STREAMS: tuple[type[DefenderStream], ...] = (Machines, MissingKbs, MissingKbsChecks, Sweeps, KbCves)

@@ -144,17 +144,18 @@ class TapMdeKbs(Tap):
             self._check_permissions()
             self.sync_all()
             self._messages.write_state()  # where batch files were written last, not even the SDK has
+            self.runner.finish()
         except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
             msg = "The target closed the pipe."
             raise TapError(msg, "Its own messages say why; the next run goes on from its last STATE.") from None
         except BaseException:
             hold_signals()
-            self.runner.save()
+            self.runner.leave()
             raise
 
     def examine(self) -> bool:
         """Check what a run needs, a line each on stdout; returns whether all is well."""
-        doctor = Doctor(self.client, self.source, self._machine_page, self.unlisted)
+        doctor = Doctor(self.client, self.source, self._machine_page, self.runner.assessed, self.unlisted)
         return report(doctor, click.echo, sys.stdout.encoding)
 
     def _check_permissions(self) -> None:

@@ -64,7 +64,7 @@ class Walk:
             for where, page in self._joined(position, shared, met):
                 position = where
                 ids = [_id(entry) for entry in page]
-                yield from (entry for entry, machine_id in zip(page, ids, strict=True) if machine_id)
+                yield from (entry for _, entry in entries_with_ids(page))
             self.moved = self.moved or ids[:shared] != before[len(before) - shared :]
             pages_without_news = pages_without_news + 1 if met.issuperset(ids) else 0
             if pages_without_news > 1 or (pages_without_news and len(ids) <= shared):
@@ -123,6 +123,11 @@ class Assessed(NamedTuple):
             return "excluded"
         report = _moment(machine["last_seen"])
         return "silent" if oldest and report and report < oldest else None
+
+
+def entries_with_ids(page: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of a page that have an id, each with it; one without it can't be asked for."""
+    return ((machine_id, entry) for entry in page if (machine_id := _id(entry)))
 
 
 def kept(machine: Mapping[str, Any]) -> dict[str, Any]:
