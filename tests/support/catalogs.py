@@ -10,7 +10,7 @@ from tap_mde_kbs.tap import TapMdeKbs
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-STREAMS = ("machines", "missing_kbs", "missing_kbs_checks")
+STREAMS = ("machines", "missing_kbs", "missing_kbs_checks", "sweeps")
 
 
 def discovered(source: str = "per_machine") -> dict[str, Any]:

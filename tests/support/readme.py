@@ -32,6 +32,7 @@ STREAMS: Mapping[str, str] = {
     "missing_kbs_checks": (
         "What became of each machine in each sweep, written right after its KBs. Nothing ever deletes a row."
     ),
+    "sweeps": "The tap's own judgement: a row for every sweep, written when it begins and again when a run ends.",
     "kb_cves": "Which CVEs an update closes, and how bad they are: only where `missing_kbs_source` is an export.",
 }
 """What each stream is, in the order in which people meet them."""

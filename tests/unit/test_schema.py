@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from mde_simulator import Fault, Fleet, Simulator
-from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, Unlisted, camel_case, date_time
+from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS, Unlisted, camel_case, date_time
 from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ KB = {
     "osBuild": ("os_build", "integer"),
 }
 COLUMNS = {
-    "machines": {**dict(MACHINE.values()), "listed_at": "date-time"},
+    "machines": {**dict(MACHINE.values()), "listed_at": "date-time", "listing": "integer"},
     "missing_kbs": {
         "machine_id": "string",
         **dict(KB.values()),
         "first_seen_at": "date-time",
         "checked_at": "date-time",
+        "sweep": "integer",
     },
     "missing_kbs_checks": {
         "machine_id": "string",
@@ -80,14 +81,41 @@ COLUMNS = {
         "outcome": "string",
         "missing_kbs": "integer",
         "missing_kb_ids": "array of string",
+        "reason": "string",
+        "last_seen": "date-time",
+    },
+    "sweeps": {
+        "sweep": "integer",
+        "source": "string",
+        "began_at": "date-time",
+        "ended_at": "date-time",
+        "listing": "integer",
+        "listed_at": "date-time",
+        "machines_listed": "integer",
+        "machines_asked": "integer",
+        "machines_answered": "integer",
+        "machines_not_found": "integer",
+        "machines_failed": "integer",
+        "machines_skipped": "integer",
+        "machines_not_in_export": "integer",
+        "missing_pairs": "integer",
+        "is_complete": "boolean",
+        "is_believed": "boolean",
+        "verdict": "string",
     },
 }
 SCHEMAS = {
     "machines": MACHINES.schema,
     "missing_kbs": MISSING_KBS.schema,
     "missing_kbs_checks": MISSING_KBS_CHECKS.schema,
+    "sweeps": SWEEPS.schema,
 }
-KEYS = {"machines": ["id"], "missing_kbs": ["machine_id", "id"], "missing_kbs_checks": ["machine_id", "sweep"]}
+KEYS = {
+    "machines": ["id"],
+    "missing_kbs": ["machine_id", "id"],
+    "missing_kbs_checks": ["machine_id", "sweep"],
+    "sweeps": ["sweep"],
+}
 
 
 def said(prop: dict[str, Any]) -> str:
