@@ -95,6 +95,10 @@ def parser() -> Parser:
         help="show the fleet as it is after N days (default: 0)")  # fmt: skip
     add("--discovered", type=decimal(1), default=0.1, metavar="SHARE",
         help="the share of devices that are not onboarded, from 0 to 1 (default: 0.1)")  # fmt: skip
+    add("--excluded", type=decimal(1), default=0.025, metavar="SHARE",
+        help="the share of devices that people excluded, from 0 to 1 (default: 0.025)")  # fmt: skip
+    add("--silent", type=decimal(1), default=0.03, metavar="SHARE",
+        help="the share of devices that report no more on the first day, from 0 to 1 (default: 0.03)")  # fmt: skip
     add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N",
         help=f"the quota (default: {per_minute}, as documented)")  # fmt: skip
     add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N",
@@ -133,7 +137,14 @@ def parser() -> Parser:
 def simulator(options: argparse.Namespace) -> Simulator:
     """The simulator that the options ask for."""
     limits = ((options.requests_per_minute, 60.0), (options.requests_per_hour, 3600.0))
-    fleet = Fleet(options.machines, options.seed, night=options.night, discovered=options.discovered)
+    fleet = Fleet(
+        options.machines,
+        options.seed,
+        night=options.night,
+        discovered=options.discovered,
+        excluded=options.excluded,
+        silent=options.silent,
+    )
     return Simulator(
         fleet,
         quota=None if options.no_quota else Quota(limits),
