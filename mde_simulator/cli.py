@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from mde_simulator.defender.odata import MAXIMUM
@@ -113,6 +114,8 @@ def parser() -> Parser:
         "missing KBs are left out (default: 1000)")  # fmt: skip
     add("--export-now", action="store_true", help="write the export's files before `# ready`, not when asked for")
     add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer of the API")
+    add("--clock-ahead", type=float, default=0.0, metavar="SECONDS",
+        help="how far the services' clock is ahead of this machine's; below 0: behind (default: 0)")  # fmt: skip
     add("--token-life", type=decimal(YEAR), default=3599.0, metavar="SECONDS",
         help="how long a token is valid (default: 3599)")  # fmt: skip
     add("--page-size", type=whole(1, MAXIMUM), default=MAXIMUM, metavar="N",
@@ -153,6 +156,7 @@ def simulator(options: argparse.Namespace) -> Simulator:
         export_json_quota=None if options.no_quota else Quota(EXPORT_JSON),
         faults=options.fault,
         latency=options.latency,
+        clock=lambda: time.time() + options.clock_ahead,
         token_life=options.token_life,
         page_size=options.page_size,
         roles=ROLES if options.role is None else options.role,
