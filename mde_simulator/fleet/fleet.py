@@ -105,6 +105,7 @@ class Fleet:
         self._shown: dict[str, History[bool]] = {}
         self._forgotten: dict[str, History[str]] = {}
         self._repeated: set[str] = set()
+        self._order = 0
         self._cache: dict[tuple[object, ...], object] = {}
         self._pictures: WeakSet[Picture] = WeakSet()
         self._arrive()
@@ -157,9 +158,12 @@ class Fleet:
             return tuple(id_ for id_ in self.listed(day) if self._is_onboarded(id_, day))
 
     def listing(self) -> list[str]:
-        """The ids as the list serves them: some twice."""
+        """The ids as the list serves them: some twice, and in another order after `shuffle`."""
         with self._lock:
-            return self._with_duplicates(self.listed())
+            ids = list(self.listed())
+            if self._order:
+                dice(self.seed, "order", self._order).shuffle(ids)
+            return self._with_duplicates(ids)
 
     def machine(self, machine_id: str) -> Record:
         """A machine as the API shows it today, a copy.
@@ -359,6 +363,11 @@ class Fleet:
         with self._changing():
             self._repeated.update(self._by_id[id_].id for id_ in machine_ids)
 
+    def shuffle(self) -> None:
+        """The listing comes in another order from now on."""
+        with self._changing():
+            self._order += 1
+
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""
         self._show(machine_ids, shown=False)
@@ -534,7 +543,7 @@ class Fleet:
                 history = self._shown.setdefault(self._by_id[machine_id].id, [])
                 history.append((self.day, shown))
 
-    def _with_duplicates(self, ids: tuple[str, ...]) -> list[str]:
+    def _with_duplicates(self, ids: list[str]) -> list[str]:
         every = max(1, round(1 / self.duplicates)) if self.duplicates else 0
         twice = {id_ for id_ in ids if every and self._by_id[id_].index % every == every // 4}
         listing: list[str] = []
