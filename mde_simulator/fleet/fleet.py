@@ -210,6 +210,13 @@ class Fleet:
                     reasons[id_] = "silent"
             return reasons
 
+    def assessed(self, day: int | None = None) -> tuple[str, ...]:
+        """The listed machines that are not in `not_assessed`: whose answers say something."""
+        day = self._day(day)
+        with self._lock:
+            unknown = self.not_assessed(day)
+            return tuple(id_ for id_ in self.listed(day) if id_ not in unknown)
+
     def last_seen(self, machine_id: str, day: int | None = None) -> datetime | None:
         """When a machine reported last, as it is listed; None: the list does not say."""
         day = self._day(day)
@@ -231,10 +238,17 @@ class Fleet:
             return {id_: frozenset(update.id for update in self._known(id_, day)) for id_ in self.onboarded(day)}
 
     def lacking(self, day: int | None = None) -> dict[str, frozenset[str]]:
-        """What each listed and onboarded machine really lacks, whether or not Defender knows."""
+        """What each onboarded machine that is there really lacks.
+
+        Whether or not Defender knows, or lists the machine: it may be hidden, or silent for too long.
+        """
         day = self._day(day)
         with self._lock:
-            return {id_: frozenset(update.id for update in self._missing(id_, day)) for id_ in self.onboarded(day)}
+            return {
+                device.id: frozenset(update.id for update in self._missing(device.id, day))
+                for device in (*self._devices, *self._added)
+                if device.joined <= day < device.left and self._is_onboarded(device.id, day)
+            }
 
     def missing_kbs(self, machine_id: str) -> list[Record]:
         """The rows that `getmissingkbs` serves today; none for a machine that is not assessed.

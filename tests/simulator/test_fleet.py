@@ -241,6 +241,28 @@ def test_software_without_events_is_forgotten_and_the_rest_is_not() -> None:
     assert id_ not in fleet.not_assessed()
 
 
+def test_what_a_machine_lacks_is_true_also_where_it_is_not_listed() -> None:
+    fleet = Fleet(60, seed=1, night=10, silent=0)
+    hidden, silent, gone = [id_ for id_, kbs in fleet.missing().items() if kbs][:3]
+    fleet.hide([hidden])
+    fleet.silence(silent)
+    fleet.remove(gone)
+    assert hidden not in fleet.missing()
+    assert fleet.lacking()[hidden]
+    assert gone not in fleet.lacking()
+    fleet.pass_days(180)
+    assert silent not in fleet.listed()
+    assert fleet.lacking()[silent]
+
+
+def test_everybody_listed_is_assessed_or_has_a_reason() -> None:
+    fleet = Fleet(300, seed=1, night=60)
+    assert set(fleet.assessed()).isdisjoint(fleet.not_assessed())
+    assert set(fleet.assessed()) | set(fleet.not_assessed()) == set(fleet.listed())
+    assert all(fleet.missing()[id_] == fleet.lacking()[id_] for id_ in fleet.assessed())
+    assert list(fleet.assessed()) == sorted(fleet.assessed(), key=fleet.listed().index)
+
+
 def test_how_many_are_excluded_and_silent_can_be_chosen() -> None:
     def reasons(**shares: float) -> set[str]:
         return set(Fleet(300, seed=1, night=30, discovered=0, **shares).not_assessed().values())
