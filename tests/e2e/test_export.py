@@ -125,7 +125,7 @@ class TestTheTable:
         self, simulate: StartSimulator, tmp_path: Path
     ) -> None:
         """A page says no time of its own. There are three of them here."""
-        simulator = simulate(150, export_shape=ExportShape(records=300))
+        simulator = simulate(150, export_shape=ExportShape(records=320))
         files, pages = loaded(take(tmp_path, simulator)), loaded(take(tmp_path, simulator, "export_json"))
 
         def timeless(target: Target, stream: str) -> dict[Any, dict[str, Any]]:
