@@ -105,9 +105,9 @@ class MachineSource:
         with answers:
             yield answers
 
-    def _answer(self, machine_id: str) -> Answer:
+    def _answer(self, machine_id: str, once: bool = False) -> Answer:
         """Ask for the missing KBs of a machine; called in the threads."""
-        records = self._records(machine_id)
+        records = self._records(machine_id, once)
         checked_at = schema.now()
         rows: dict[str, dict[str, Any]] = {}
         for record in records:
@@ -117,19 +117,20 @@ class MachineSource:
             )
         return Answer([*rows.values()], checked_at)
 
-    def _records(self, machine_id: str) -> list[dict[str, Any]]:
+    def _records(self, machine_id: str, once: bool = False) -> list[dict[str, Any]]:
         """A machine's missing KBs as the API has them.
 
         Source: learn.microsoft.com, "Get missing KBs by device ID".
         """
         path = MISSING_KBS.format(machine_id=quote(machine_id, safe=""))  # an id may hold what a path may not
-        return records_of(self._client.get(path, permission=self.permission, tries=TRIES), path, has_id=True)
+        return records_of(self._client.get(path, permission=self.permission, tries=1 if once else TRIES), path, has_id=True)
 
 
 class MachineAnswers(Threads[Answer]):
     """The machines' own answers, each with its own time."""
 
     made_at: str | None = None
+    empty_files = 0
 
     def kb_cves(self) -> Iterator[dict[str, Any]]:
         """None: a machine's answer names no CVEs."""

@@ -96,7 +96,7 @@ class FileReader:
         links = Links(export, self.newest, self._log)
         names = [*export.links]
         logged_at = time.monotonic()
-        with Threads(partial(self._fetch, links, records.folder), FILES_AHEAD, self._client.check_time) as pool:
+        with Threads(lambda name, _: self._fetch(links, records.folder, name), FILES_AHEAD, self._client.check_time) as pool:
             ahead = iter(names)
             for name in islice(ahead, FILES_AHEAD):
                 pool.submit(name)
