@@ -43,6 +43,7 @@ lint: $(OWN_UV)
 	$(RUN) --group dev ruff check .
 	$(RUN) --group dev ruff format --check .
 	$(RUN) --group dev mypy
+	DUCKDB_PATH=:memory: $(RUN) --directory transform --group dev sqlfluff lint .
 
 docs: $(OWN_UV)
 	$(RUN) --group docs mkdocs build --strict

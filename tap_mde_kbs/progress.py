@@ -73,7 +73,7 @@ class Progress:
             "healing": "Sweep {v}: machines that failed are asked again",
         }[self._sweep.mode].format(v=self._sweep.version)
         if not self._costs_calls:
-            self._log.info("%s: %d machines, out of the export.", doing, self._total)
+            self._log.info("%s: %d machines, from the export.", doing, self._total)
             return
         seconds = self._seconds_left()
         self._log.info("%s: %d machines to ask, %s by the quota.", doing, self._total, duration(seconds))

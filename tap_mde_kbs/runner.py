@@ -289,8 +289,8 @@ class Runner:
         self.save()
         progress.end(told, verdict)
         if verdict.fails:
-            msg = f"{len(verdict.newly_failed)} machines gave no answer that had given one before, too many to go on."
-            raise TapError(msg, "The table is as current as could be; nothing was deleted. Run again.")
+            msg = f"{len(verdict.newly_failed)} machines that answered before gave no answer now: too many."
+            raise TapError(msg, "The table is as current as possible; nothing was deleted. Run again.")
 
     def _scope(self, made_at: str) -> str:
         """A hash of all that decides which machines are asked, and of what; another one means another sweep.

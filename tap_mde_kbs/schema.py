@@ -291,7 +291,7 @@ MACHINES = Table(
     Field("last_external_ip_address", TEXT, "Last IP address seen from the internet."),
     Field("agent_version", TEXT, "Version of the Defender agent."),
     Field("health_status", TEXT, "Active, Inactive, ImpairedCommunication, NoSensorData, …"),
-    Field("device_value", TEXT, "Value set by people: Low, Normal, High."),
+    Field("device_value", TEXT, "Value that an administrator set: Low, Normal, High."),
     Field("rbac_group_id", INTEGER, "Device group's id; 0: in no group."),
     Field("rbac_group_name", TEXT, "Device group's name; null: in no group."),
     Field("risk_score", TEXT, "None, Informational, Low, Medium, High."),
@@ -337,13 +337,13 @@ MISSING_KBS = Table(
     Field(
         "first_seen_at",
         DATE_TIME,
-        "When it was first seen missing (UTC); from an export alone, else null.",
+        "When it was first seen missing (UTC); only from an export, otherwise null.",
         wire="",
     ),
     Field(
         "checked_at",
         DATE_TIME,
-        "When the API answered, or the export was made (UTC); one for all rows of an answer.",
+        "When the API answered, or the export was made (UTC); the same for all rows of one answer.",
         wire="",
     ),
 )

@@ -142,7 +142,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         title="API URL",
         description=(
             "API host instead of the cloud's: a regional host, a gateway, the simulator. "
-            "https only. Keep to one host: a change of host is a change of scope."
+            "https only. Stay with one host: another one begins a new sweep."
         ),
     ),
     th.Property(
@@ -169,8 +169,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         default=False,
         title="Include machines that are not onboarded",
         description=(
-            "Ask for the missing KBs of devices that were only discovered too. Each costs a call of the "
-            "quota, and vulnerability management assesses onboarded ones."
+            "Ask for the missing KBs of devices that Defender has only discovered, too. Each costs a call of the "
+            "quota, and vulnerability management assesses only onboarded ones."
         ),
     ),
     th.Property(
@@ -213,8 +213,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         default=5,
         title="Largest believed shrink",
         description=(
-            "Delete nothing in the target when the machines listed or answered are fewer than last time by more "
-            "than this; a second run in a row that ends there is believed."
+            "Delete nothing in the target when this many per cent fewer machines than last time were listed, or "
+            "answered; a second consecutive run at about that level is accepted."
         ),
     ),
     th.Property(
@@ -225,7 +225,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         title="Source of missing KBs",
         description=(
             "per_machine: a call for each machine. export: the vulnerability export, for large tenants; export_json: "
-            "the same by the page. Both need the permission Vulnerability.Read.All, and the extra tap-mde-kbs[export]."
+            "the same facts as pages of JSON. Both need the permission Vulnerability.Read.All, and the extra "
+            "tap-mde-kbs[export]."
         ),
     ),
     th.Property(
@@ -314,10 +315,10 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
     yield from _missing(config)
     yield from _misplaced(config)
     if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
-        yield "The setting tenant_id is not a tenant's: give its GUID or a domain of it, nothing else."
+        yield "The setting tenant_id must be the tenant's GUID, or one of its domains."
     for key in ("api_url", "authority_url"):
         if config.get(key) and not _is_https(config[key]):
-            yield f"The setting {key} is not an https:// URL of a host alone: no http, no user, no query."
+            yield f"The setting {key} must be an https:// URL of a host: no http, no user, no query."
     scope = config.get("token_scope")
     if scope and not str(scope).endswith("/.default"):
         yield "The setting token_scope must end in /.default."

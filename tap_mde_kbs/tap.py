@@ -146,7 +146,7 @@ class TapMdeKbs(Tap):
             self._messages.write_state()  # where batch files were written last, not even the SDK has
         except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
             msg = "The target closed the pipe."
-            raise TapError(msg, "What it said itself tells why; the next run goes on from its last STATE.") from None
+            raise TapError(msg, "Its own messages say why; the next run goes on from its last STATE.") from None
         except BaseException:
             hold_signals()
             self.runner.save()

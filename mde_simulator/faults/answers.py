@@ -56,7 +56,7 @@ def _html(strike: Strike) -> Response:
     return page(strike.fault.text or PAGE.format("Sign in"))
 
 
-@kind("garbage", API, "200 with something that is called JSON and is none, or with `text`")
+@kind("garbage", API, "200 with invalid JSON, or with `text`")
 def _garbage(strike: Strike) -> Response:
     return Response(HTTPStatus.OK, (strike.fault.text or GARBAGE).encode(), {"Content-Type": ODATA})
 

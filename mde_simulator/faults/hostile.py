@@ -37,7 +37,7 @@ def _started(body: bytes, encoding: str, ending: str = "whole") -> Response:
     return Response(HTTPStatus.OK, body, headers, ending=ending)
 
 
-@kind("endless", API, "a body that goes on until the client has enough")
+@kind("endless", API, "a body that never ends")
 def _endless(_strike: Strike) -> Response:
     return _started(START, "identity", "endless")
 

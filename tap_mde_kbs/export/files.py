@@ -113,7 +113,7 @@ class FileReader:
         for tries_left in reversed(range(TRIES)):
             path = pool.result(name)
             if path is None:
-                self._log.warning("%s is empty, and stays so: accepted as it is.", shown(links.link(name)))
+                self._log.warning("%s is still empty after a minute: loaded as empty.", shown(links.link(name)))
                 return
             try:
                 records.load(path)

@@ -107,13 +107,13 @@ class TestSettings:
             ("stream_maps", [], "object"),
             ("cloud", "mars", "one of commercial, gcc, gcc_high, dod"),
             ("token_scope", "https://api.securitycenter.microsoft.com", "must end in /.default"),
-            ("tenant_id", "../other", "GUID or a domain"),
+            ("tenant_id", "../other", "GUID, or one of its domains"),
         ],
     )
     def test_one_of_a_wrong_kind_is_named_with_the_rule(self, name: str, value: object, rule: str) -> None:
         told = told_of({name: value})
         assert told.startswith(f"The setting {name} ")
-        assert rule in told.replace("give its GUID or a domain", "GUID or a domain")
+        assert rule in told.replace("give its GUID or a domain", "GUID, or one of its domains")
         assert "\n" not in told
 
     @pytest.mark.parametrize("name", ["api_url", "authority_url"])
@@ -131,7 +131,7 @@ class TestSettings:
         ],
     )
     def test_a_url_that_is_not_plain_https_is_refused(self, name: str, url: str) -> None:
-        assert told_of({name: url}).startswith(f"The setting {name} is not an https:// URL")
+        assert told_of({name: url}).startswith(f"The setting {name} must be an https:// URL of a host")
 
     def test_a_url_without_tls_ends_the_run_before_any_call(self, tmp_path: Path, simulate: StartSimulator) -> None:
         simulator = simulate(1)

@@ -481,7 +481,7 @@ class TestFaultsThatStay:
         simulator.faults.add(Fault("export_empty", path="/tvm-export/*00002*"))
         messages = take(tmp_path, simulator)
         assert messages.status == 0, messages.stderr
-        assert "is empty, and stays so" in messages.stderr
+        assert "is still empty after a minute" in messages.stderr
         outcomes = {row["outcome"] for row in messages.records("missing_kbs_checks")}
         assert "not_in_export" in outcomes
 

@@ -63,6 +63,12 @@ def test_machines_that_are_not_there_are_told_from_those_that_lack_nothing(loade
             loaded.result(machine_id)
 
 
+def test_machines_that_are_not_asked_are_passed_over(loaded: Loaded) -> None:
+    with pytest.raises(NotInExportError):
+        loaded.result("0")
+    assert len(loaded.result("c").rows) == 1
+
+
 def test_what_else_it_knows(loaded: Loaded) -> None:
     assert loaded.strangers({"a", "d"}) == ["b", "c"]
     [cve] = loaded.kb_cves()
