@@ -113,7 +113,7 @@ class TestSettings:
     def test_one_of_a_wrong_kind_is_named_with_the_rule(self, name: str, value: object, rule: str) -> None:
         told = told_of({name: value})
         assert told.startswith(f"The setting {name} ")
-        assert rule in told.replace("give its GUID or a domain", "GUID, or one of its domains")
+        assert rule in told
         assert "\n" not in told
 
     @pytest.mark.parametrize("name", ["api_url", "authority_url"])
