@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from mde_simulator.defender.odata import MAXIMUM
@@ -95,6 +96,10 @@ def parser() -> Parser:
         help="show the fleet as it is after N days (default: 0)")  # fmt: skip
     add("--discovered", type=decimal(1), default=0.1, metavar="SHARE",
         help="the share of devices that are not onboarded, from 0 to 1 (default: 0.1)")  # fmt: skip
+    add("--excluded", type=decimal(1), default=0.025, metavar="SHARE",
+        help="the share of devices that people excluded, from 0 to 1 (default: 0.025)")  # fmt: skip
+    add("--silent", type=decimal(1), default=0.03, metavar="SHARE",
+        help="the share of devices that report no more on the first day, from 0 to 1 (default: 0.03)")  # fmt: skip
     add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N",
         help=f"the quota (default: {per_minute}, as documented)")  # fmt: skip
     add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N",
@@ -109,6 +114,8 @@ def parser() -> Parser:
         "missing KBs are left out (default: 1000)")  # fmt: skip
     add("--export-now", action="store_true", help="write the export's files before `# ready`, not when asked for")
     add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer of the API")
+    add("--clock-ahead", type=float, default=0.0, metavar="SECONDS",
+        help="how far the services' clock is ahead of this machine's; below 0: behind (default: 0)")  # fmt: skip
     add("--token-life", type=decimal(YEAR), default=3599.0, metavar="SECONDS",
         help="how long a token is valid (default: 3599)")  # fmt: skip
     add("--page-size", type=whole(1, MAXIMUM), default=MAXIMUM, metavar="N",
@@ -133,7 +140,14 @@ def parser() -> Parser:
 def simulator(options: argparse.Namespace) -> Simulator:
     """The simulator that the options ask for."""
     limits = ((options.requests_per_minute, 60.0), (options.requests_per_hour, 3600.0))
-    fleet = Fleet(options.machines, options.seed, night=options.night, discovered=options.discovered)
+    fleet = Fleet(
+        options.machines,
+        options.seed,
+        night=options.night,
+        discovered=options.discovered,
+        excluded=options.excluded,
+        silent=options.silent,
+    )
     return Simulator(
         fleet,
         quota=None if options.no_quota else Quota(limits),
@@ -142,6 +156,7 @@ def simulator(options: argparse.Namespace) -> Simulator:
         export_json_quota=None if options.no_quota else Quota(EXPORT_JSON),
         faults=options.fault,
         latency=options.latency,
+        clock=lambda: time.time() + options.clock_ahead,
         token_life=options.token_life,
         page_size=options.page_size,
         roles=ROLES if options.role is None else options.role,

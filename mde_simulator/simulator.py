@@ -65,7 +65,9 @@ class Simulator:
         export_shape: How large the vulnerability exports are.
         export_quota: Of the call for an export's files; None: none. The documented one is `Quota(EXPORT)`.
         export_json_quota: Of the call for an export as pages; the documented one is `Quota(EXPORT_JSON)`.
-        export_clock: Seconds of the epoch, for when exports are made and how long links are good.
+        export_clock: Seconds of the epoch, for when exports are made and how long links are valid;
+            by default `clock`.
+        clock: Seconds of the epoch, as the services have it: in the header Date, in Retry-After, in tokens.
     """
 
     def __init__(  # noqa: PLR0913 - a tenant has that many knobs, each by its name
@@ -86,17 +88,18 @@ class Simulator:
         export_shape: ExportShape | None = None,
         export_quota: Quota | None = None,
         export_json_quota: Quota | None = None,
-        export_clock: Callable[[], float] = time.time,
+        export_clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if page_size < 1:
             msg = "A page has one machine at least."
             raise ValueError(msg)
         self.fleet = Fleet() if fleet is None else fleet
         self.faults = Faults(faults, seed)
-        self.identity = Identity(token_life, tuple(roles), bearer_form=bearer_form)
-        self.exports = Exports(self.fleet, export_shape or ExportShape(), export_clock)
+        self.identity = Identity(token_life, tuple(roles), clock, bearer_form=bearer_form)
+        self.exports = Exports(self.fleet, export_shape or ExportShape(), export_clock or clock)
         storage = Storage(self.exports, self.identity.tenant_id)
-        self.tenant = Tenant(self.fleet, self.identity, self.exports, storage, page_size, latency)
+        self.tenant = Tenant(self.fleet, self.identity, self.exports, storage, page_size, latency, clock)
         self._quotas = {
             CALLS: quota or Quota(()),
             EXPORT_CALLS: export_quota or Quota(()),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mde_simulator.http.journal import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mde_simulator.entra.identity import Identity
     from mde_simulator.exports.exports import Exports
     from mde_simulator.exports.storage import Storage
@@ -25,6 +28,7 @@ class Tenant:
         storage: The host that has their files.
         page_size: How many machines a page has at most, whatever is asked for.
         latency: Seconds that every answer of the API takes.
+        clock: Seconds of the epoch, as the services have it; it may differ from the host's.
         journal: What it was asked, by whichever service.
     """
 
@@ -34,6 +38,7 @@ class Tenant:
     storage: Storage
     page_size: int
     latency: float = 0.0
+    clock: Callable[[], float] = time.time
     journal: Journal = field(default_factory=Journal)
 
     @property

@@ -41,6 +41,18 @@ def not_found(what: str, id_: str) -> Response:
     return Response.error(HTTPStatus.NOT_FOUND, "ResourceNotFound", f"{what} {id_} was not found")
 
 
+def no_route(path: str) -> Response:
+    """The resource is known, and has nothing of that name."""
+    return Response.error(
+        HTTPStatus.NOT_FOUND, "NotFound", f"No HTTP resource was found that matches the request URI {path}."
+    )
+
+
+def bare_not_found(text: str = "") -> Response:
+    """404 as it comes for a path that is none of the API's: without the API's own error."""
+    return Response(HTTPStatus.NOT_FOUND, text.encode(), {"Content-Type": "text/html"})
+
+
 def too_many(retry_after: str | None, limits: tuple[tuple[int, float], ...] = DOCUMENTED) -> Response:
     """429, with or without Retry-After."""
     allowed = " and ".join(f"{calls} per {timedelta(seconds=seconds)!s:0>8}" for calls, seconds in limits)

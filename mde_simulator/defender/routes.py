@@ -88,8 +88,9 @@ class Routes:
         """What is said to a client that has these roles."""
         route = self.find(request)
         if route is None:
-            text = f"No HTTP resource was found that matches the request URI {request.path}."
-            return Response.error(HTTPStatus.NOT_FOUND, "NotFound", text)
+            resources = {each.path.split("/")[2] for each in self.table}
+            is_known = request.segments[1].lower() in resources
+            return errors.no_route(request.path) if is_known else errors.bare_not_found()
         if request.method != route.method:
             text = "The requested resource does not support this method."
             return Response.error(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from email.utils import formatdate
@@ -90,9 +89,9 @@ class Fault:
         retry_after: How the 429s and `sign_in_down` say it: "seconds", "date" or "absent".
         code: The AADSTS number of `sign_in`, and of errors with a hostile text at the sign-in.
         status: Another status than the kind's own.
-        text: For `redirect` and the foreign links where to; for `control_…` the characters; the body of
-            `html` and `garbage`, the message of others.
-        size: How large the large kinds are: bytes, or levels; 0: the kind's own.
+        text: What the kind's help says; the message of an error.
+        size: How large, or how many, as the kind's help says; 0: the kind's own.
+        date: The header Date, instead of the server's time.
     """
 
     kind: str
@@ -109,6 +108,7 @@ class Fault:
     status: int | None = None
     text: str = ""
     size: int = 0
+    date: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -224,9 +224,10 @@ class Strike:
         seconds = float(math.ceil(self.fault.seconds))
         response.headers["Retry-After"] = f"{seconds:.0f}"
         if self.fault.retry_after == "date":  # It has whole seconds only.
-            until = math.floor(time.time() + self.fault.seconds)
+            now = self.tenant.clock()
+            until = math.floor(now + self.fault.seconds)
             response.headers["Retry-After"] = formatdate(until, usegmt=True)
-            seconds = max(0.0, until - time.time())
+            seconds = max(0.0, until - now)
         self.service.close(self.request, seconds)
         return response
 
@@ -234,6 +235,8 @@ class Strike:
         """What the client gets."""
         response = KINDS[self.fault.kind].effect(self)
         response.status = self.fault.status or response.status
+        if self.fault.date:
+            response.headers["Date"] = self.fault.date
         return response
 
 

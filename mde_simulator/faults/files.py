@@ -12,18 +12,30 @@ from mde_simulator.exports.records import camel
 from mde_simulator.faults.fault import FILE, kind, of_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mde_simulator.faults.fault import Strike
+    from mde_simulator.fleet.catalogue import Record
     from mde_simulator.http.messages import Response
 
 NOT_JSON = '{"DeviceId": "half a reco'
+HALF = "\ud800"
+"""Half a surrogate: JSON can say it, and no text can hold it."""
+HALF_BYTES = HALF.encode("utf-8", "surrogatepass")
+NO_UTF8 = b"\xff\xfe"
+NEVER = "0001-01-01 00:00:00.0000000"
+"""What .NET makes of no date."""
+NO_UPDATES = ("--", "N/A", "Release Notes")
 CHECKSUM = -8
 """Where a gzip has the checksum of its content, from the end."""
 
 
 def _lines(raw: bytes) -> list[bytes]:
     return gzip.decompress(raw).splitlines()
+
+
+def _written(record: Record, errors: str = "strict") -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors)
 
 
 def _packed(lines: Iterable[bytes]) -> bytes:
@@ -96,7 +108,73 @@ def _multiline(raw: bytes, _strike: Strike) -> bytes:
     return _packed(json.dumps(json.loads(line), indent=2, ensure_ascii=False).encode() for line in _lines(raw))
 
 
+@kind("export_bom", FILE, "a byte order mark begins the file")
+@of_file
+def _bom(raw: bytes, _strike: Strike) -> bytes:
+    return gzip.compress(b"\xef\xbb\xbf" + gzip.decompress(raw), 1, mtime=0)
+
+
 @kind("export_camel", FILE, "camelCase and nulls, as in the JSON response")
 @of_file
 def _camel(raw: bytes, _strike: Strike) -> bytes:
-    return _packed(json.dumps(camel(json.loads(line)), ensure_ascii=False).encode() for line in _lines(raw))
+    return _packed(_written(camel(json.loads(line))) for line in _lines(raw))
+
+
+@kind("export_mixed", FILE, "the same, in the second half of the file alone")
+@of_file
+def _mixed(raw: bytes, _strike: Strike) -> bytes:
+    lines = _lines(raw)
+    half = len(lines) // 2
+    return _packed([*lines[:half], *(_written(camel(json.loads(line))) for line in lines[half:])])
+
+
+@kind(
+    "export_surrogate", FILE, "half a surrogate in the column `text`, by default DiskPaths, of another vendor's record"
+)
+@of_file
+def _surrogate(raw: bytes, strike: Strike) -> bytes:
+    return _with_broken(raw, strike, lambda record: json.dumps(record).encode())
+
+
+@kind("export_not_utf8", FILE, "bytes there that are not UTF-8")
+@of_file
+def _not_utf8(raw: bytes, strike: Strike) -> bytes:
+    return _with_broken(raw, strike, lambda record: _written(record, "surrogatepass").replace(HALF_BYTES, NO_UTF8))
+
+
+def _with_broken(raw: bytes, strike: Strike, write: Callable[[Record], bytes]) -> bytes:
+    """Break one string of the first record that no missing update follows from."""
+    lines, column = _lines(raw), strike.fault.text or "DiskPaths"
+    for number, line in enumerate(lines):
+        record = json.loads(line)
+        if column in record and record["SoftwareVendor"] != "microsoft":
+            broken = f"C:\\Temp\\{HALF}.exe"
+            record[column] = [broken] if isinstance(record[column], list) else broken
+            lines[number] = write(record)
+            break
+    return _packed(lines)
+
+
+@kind("export_odd_ids", FILE, "ids of updates with `KB` or blanks around them, and records whose id is no update")
+@of_file
+def _odd_ids(raw: bytes, _strike: Strike) -> bytes:
+    records = [json.loads(line) for line in _lines(raw)]
+    found = [record for record in records if _has_update(record)]
+    strangers = [record | {"RecommendedSecurityUpdateId": id_} for record, id_ in zip(found, NO_UPDATES, strict=False)]
+    for number, record in enumerate(found):
+        id_ = record["RecommendedSecurityUpdateId"]
+        record["RecommendedSecurityUpdateId"] = (id_, f"KB{id_}", f" {id_} ")[number % 3]
+    return _packed(_written(record) for record in (*records, *strangers))
+
+
+@kind("export_no_first_seen", FILE, "when an update was first seen missing is empty, or the year 1")
+@of_file
+def _no_first_seen(raw: bytes, _strike: Strike) -> bytes:
+    records = [json.loads(line) for line in _lines(raw)]
+    return _packed(
+        _written(record | {"FirstSeenTimestamp": ("", NEVER)[number % 2]}) for number, record in enumerate(records)
+    )
+
+
+def _has_update(record: Record) -> bool:
+    return record["SoftwareVendor"] == "microsoft" and {"CveId", "RecommendedSecurityUpdateId"} <= record.keys()

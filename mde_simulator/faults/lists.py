@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mde_simulator.faults.fault import Strike
     from mde_simulator.http.messages import Response
 
+HOST = "https://api.securitycenter.windows.com"
+
 
 def _read(strike: Strike) -> list[str]:
     """The ids that the client has read already."""
@@ -29,6 +31,14 @@ def _duplicate(strike: Strike) -> Response:
     return strike.answer()
 
 
+@kind("moving", LIST, "another order for each page, and `size` machines join; none by default", walking=True)
+def _moving(strike: Strike) -> Response:
+    for _ in range(strike.size):
+        strike.tenant.fleet.add()
+    strike.tenant.fleet.shuffle()
+    return strike.answer()
+
+
 @kind("export_new", EXPORT, "a snapshot is made just before the answer, once: the next list has other files", times=1)
 def _export_new(strike: Strike) -> Response:
     strike.tenant.exports.generate()
@@ -40,3 +50,16 @@ def _export_new(strike: Strike) -> Response:
 def _endless_skiptoken(payload: Any, strike: Strike) -> object:
     request = strike.request
     return payload | {"@odata.nextLink": f"{strike.tenant.url}{request.path}?{request.query_string}"}
+
+
+@kind("renamed_link", EXPORT_JSON, "a next link that names another of the API's hosts, as in Microsoft's samples")
+@of_payload
+def _renamed_link(payload: Any, strike: Strike) -> object:
+    link = payload.get("@odata.nextLink", "")
+    return payload | {"@odata.nextLink": link.replace(strike.tenant.url, HOST)} if link else payload
+
+
+@kind("export_no_files", EXPORT, "an export that lists no files")
+@of_payload
+def _export_no_files(payload: Any, _strike: Strike) -> object:
+    return payload | {"exportFiles": []}

@@ -80,13 +80,18 @@ ODD_NAMES = (
 )
 """Names as people give them, one for each device from `FIRST_ODD_NAME` on."""
 FIRST_ODD_NAME = 30
-LEAVES, GOES_QUIET, QUIET_ALREADY = 0.0006, 0.0008, 0.03
-"""Chances a day that a device leaves, or goes quiet; and of being quiet from the start."""
+LEAVES, FALLS_SILENT = 0.0006, 0.0008
+"""Chances a day that a device leaves, or falls silent."""
+SILENT_FOR = 60
+"""A device that is silent from the start has been so for up to 60 days."""
+EXCLUSION_REASONS = ("InactiveDevice", "DuplicateDevice", "Other")
 NEVER_INSTALLED, ROLLED_BACK = 0.03, 0.04
 """Of all pairs of device and update these never work out, or are rolled back for two weeks."""
 ROLLBACK = (7, 21)
-INACTIVE, RETENTION = 7, 180
-"""Days without a report after which a device is called inactive, and after which it is no longer listed."""
+INACTIVE, SNAPSHOT, RETENTION = 7, 30, 180
+"""Days without a report after which a device is called inactive; after which Defender drops what it knew of its
+vulnerabilities (retention-logic-mdvm); after which it is no longer listed.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,14 +106,34 @@ class Device:
     onboarded: bool
     joined: int
     left: int
-    quiet: int | None
+    silences: tuple[tuple[int, int | None], ...]
     pace: tuple[int, int] | None
     software: frozenset[str]
     phase: float
+    excluded: bool
+
+    @property
+    def null(self) -> str:
+        """The property that is null for it, if any."""
+        position = self.index - FIRST_NULL
+        return NULLABLE[position] if 0 <= position < len(NULLABLE) else ""
+
+    def silent_since(self, day: int) -> int | None:
+        """The day of its last report, if it is silent on `day`."""
+        return next((first for first, end in self.silences if first <= day and (end is None or day < end)), None)
+
+    def silent_for(self, day: int) -> int:
+        """For how many days it has been silent on `day`."""
+        since = self.silent_since(day)
+        return 0 if since is None else day - since
 
     def present(self, day: int) -> bool:
         """Whether the API lists it on `day`: it came, has not left, was seen within retention."""
-        return self.joined <= day < self.left and (self.quiet is None or day - self.quiet < RETENTION)
+        return self.joined <= day < self.left and self.silent_for(day) < RETENTION
+
+    def last_seen(self, day: int, now: datetime) -> datetime:
+        """When it reported last, as of `day`; `now` is that day's time."""
+        return now - timedelta(days=self.silent_for(day), seconds=self.phase * 72_000)
 
     def installed(self, update: Update, day: int) -> bool:
         """Whether it has an update of its software on `day`."""
@@ -117,18 +142,32 @@ class Device:
             return False
         first, last = self.pace
         due = update.published + first + int(chance * (last - first + 1))
-        if day < due or (self.quiet is not None and self.quiet < due):
+        for silent, end in self.silences:
+            if silent < due and (end is None or due < end):
+                if end is None:
+                    return False
+                due = end
+        if day < due:
             return False
         back, again = ROLLBACK
         return not (chance < ROLLED_BACK and due + back <= day < due + again)
 
 
-def make_device(seed: int, index: int, joined: int, discovered: float) -> Device:
-    """The device of this index; `discovered` is the share that is not onboarded."""
+@dataclass(frozen=True)
+class Shares:
+    """Of all devices: how many are not onboarded, excluded by people, silent from the start."""
+
+    discovered: float
+    excluded: float
+    silent: float
+
+
+def make_device(seed: int, index: int, joined: int, shares: Shares) -> Device:
+    """The device of this index."""
     draw = dice(seed, "device", index)
     plain = index == 0
     platform = draw.choices(PLATFORMS, [row[1] for row in PLATFORMS])[0]
-    onboarded = draw.random() >= discovered
+    onboarded = draw.random() >= shares.discovered
     group = draw.choices(range(len(GROUPS)), (30, 15, 20, 15, 10, 10))[0]
     product = platform[2]
     software = {product} if product else set()
@@ -137,9 +176,9 @@ def make_device(seed: int, index: int, joined: int, discovered: float) -> Device
     if product:
         server = "server" in product
         software.update(draw.choices(("sql_server", "exchange_server") if server else ("office",)))
-    quiet = joined + 1 + int(draw.expovariate(GOES_QUIET))
-    if draw.random() < QUIET_ALREADY:
-        quiet = joined - draw.randrange(60)
+    silent = joined + 1 + int(draw.expovariate(FALLS_SILENT))
+    if draw.random() < shares.silent:
+        silent = joined - draw.randrange(SILENT_FOR)
     left = joined + 1 + int(draw.expovariate(LEAVES))
     return Device(
         index=index,
@@ -150,10 +189,11 @@ def make_device(seed: int, index: int, joined: int, discovered: float) -> Device
         onboarded=onboarded,
         joined=joined,
         left=left + (RETENTION if plain else 0),
-        quiet=None if plain else quiet,
+        silences=() if plain else ((silent, None),),
         pace=draw.choices(PACES, GROUPS[group][2])[0],
         software=frozenset({"windows_11", "office"}) if plain else frozenset(software),
         phase=draw.random(),
+        excluded=not plain and dice(seed, "excluded", index).random() < shares.excluded,
     )
 
 
@@ -172,15 +212,14 @@ def describe(device: Device, day: int, now: datetime) -> Record:
     """The device as GET /api/machines shows it on `day`; `now` is that day's time."""
     draw = dice(device.seed, "record", device.index)
     record = _system(device, draw) | _standing(device, draw) | _network(device, draw)
-    quiet = None if device.quiet is None or device.quiet > day else day - device.quiet
-    seen = now - timedelta(days=quiet or 0, seconds=device.phase * 72_000)
+    seen = device.last_seen(day, now)
     first = now - timedelta(days=day - device.joined + draw.randrange(1, 900))
     record["firstSeen"] = _timestamp(min(first, seen), device.index)
     record["lastSeen"] = _timestamp(seen, device.index)
-    if quiet is not None and quiet >= INACTIVE:
+    if device.silent_for(day) >= INACTIVE:
         record["healthStatus"] = "Inactive"
-    if 0 <= device.index - FIRST_NULL < len(NULLABLE):
-        record[NULLABLE[device.index - FIRST_NULL]] = None
+    if device.null:
+        record[device.null] = None
     return record
 
 
@@ -188,6 +227,12 @@ def _timestamp(moment: datetime, index: int) -> str:
     """UTC with none to seven decimals, as they come."""
     text, decimals = f"{moment:%Y-%m-%dT%H:%M:%S.%f}7", index % 8
     return (text[: -7 + decimals] if decimals < 7 else text).rstrip(".") + "Z"  # noqa: PLR2004 - .NET's seven digits
+
+
+def instant(text: str) -> datetime:
+    """The moment of a timestamp, its seventh decimal left out."""
+    whole, _, decimals = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{decimals[:6]:0<6}+00:00")
 
 
 def _system(device: Device, draw: random.Random) -> Record:
@@ -225,11 +270,10 @@ def _name(device: Device, draw: random.Random) -> str:
 def _standing(device: Device, draw: random.Random) -> Record:
     name, group_id, _ = GROUPS[device.group]
     windows = device.platform[2] in WINDOWS
-    excluded = draw.random() < 1 / 40
     status = draw.choice(("CanBeOnboarded", "CanBeOnboarded", "Unsupported", "InsufficientInfo"))
     return {
-        "isExcluded": excluded,
-        "exclusionReason": draw.choice(("InactiveDevice", "DuplicateDevice", "Other")) if excluded else None,
+        "isExcluded": device.excluded,
+        "exclusionReason": draw.choice(EXCLUSION_REASONS) if device.excluded else None,
         "agentVersion": f"10.8760.{draw.randrange(17000, 29000)}.{draw.randrange(1000, 3000)}",
         "healthStatus": draw.choices(("Active", "ImpairedCommunication", "NoSensorData"), (95, 3, 2))[0],
         "deviceValue": draw.choice(("Normal", "Normal", "Normal", "Low", "High")),

@@ -18,7 +18,16 @@ from weakref import WeakSet
 
 from mde_simulator.dice import dice
 from mde_simulator.fleet.catalogue import Catalogue, Record, Update
-from mde_simulator.fleet.devices import RETENTION, Device, describe, make_device
+from mde_simulator.fleet.devices import (
+    EXCLUSION_REASONS,
+    RETENTION,
+    SNAPSHOT,
+    Device,
+    Shares,
+    describe,
+    instant,
+    make_device,
+)
 from mde_simulator.fleet.picture import Assessed, Content, Kb, Picture
 
 if TYPE_CHECKING:
@@ -58,6 +67,9 @@ class Fleet:
         night: The day to begin on, the same as passing that many days.
         start: The date of day 0.
         discovered: The share of devices that were only discovered, not onboarded.
+        excluded: The share of devices that people excluded; Defender shows no vulnerabilities of theirs.
+        silent: The share of devices that have been silent from the start, for up to 60 days. More fall
+            silent as time passes; after 30 days Defender shows no vulnerabilities of theirs.
         duplicates: The share of machines whose id comes twice in the listing.
         extra_fields: Properties nobody documented, added to every machine.
     """
@@ -68,6 +80,8 @@ class Fleet:
     night: int = 0
     start: date = START
     discovered: float = 0.1
+    excluded: float = 0.025
+    silent: float = 0.03
     duplicates: float = 0.01
     extra_fields: Mapping[str, object] = field(default_factory=dict)
 
@@ -81,14 +95,17 @@ class Fleet:
         self._catalogue = Catalogue(self.seed, self.start)
         self._arrived_until = 0
         self._arrival_phase = dice(self.seed, "arrivals").random()
-        self._devices = [make_device(self.seed, index, 0, self.discovered) for index in range(self.machines)]
+        self._shares = Shares(self.discovered, self.excluded, self.silent)
+        self._devices = [make_device(self.seed, index, 0, self._shares) for index in range(self.machines)]
         self._added: list[Device] = []
         self._by_id = {device.id: device for device in self._devices}
         self._changes: dict[str, History[Record]] = {}
         self._kb_changes: dict[str, Record] = {}
         self._installs: dict[str, dict[str, History[bool]]] = {}
         self._shown: dict[str, History[bool]] = {}
+        self._forgotten: dict[str, History[str]] = {}
         self._repeated: set[str] = set()
+        self._order = 0
         self._cache: dict[tuple[object, ...], object] = {}
         self._pictures: WeakSet[Picture] = WeakSet()
         self._arrive()
@@ -98,10 +115,10 @@ class Fleet:
     @property
     def now(self) -> datetime:
         """The simulated time of the present day's run."""
-        return datetime.combine(self.start + timedelta(days=self.day), NIGHT)
+        return self._moment(self.day)
 
     def pass_days(self, days: int = 1) -> None:
-        """Let time pass: updates are published and installed, machines come, go quiet, leave."""
+        """Let time pass: updates are published and installed, machines come, fall silent, leave."""
         if days < 0:
             msg = "Time passes forwards only."
             raise ValueError(msg)
@@ -116,7 +133,7 @@ class Fleet:
             self._arrived_until += 1
             wanted = int(self.machines * ARRIVALS * self._arrived_until + self._arrival_phase)
             for index in range(len(self._devices), self.machines + wanted):
-                device = make_device(self.seed, index, self._arrived_until, self.discovered)
+                device = make_device(self.seed, index, self._arrived_until, self._shares)
                 self._devices.append(device)
                 self._by_id[device.id] = device
 
@@ -135,15 +152,18 @@ class Fleet:
             return found if isinstance(found, tuple) else ()
 
     def onboarded(self, day: int | None = None) -> tuple[str, ...]:
-        """The listed machines that are assessed; a null status counts as onboarded."""
+        """The listed machines that are onboarded; a null status counts as onboarded."""
         day = self._day(day)
         with self._lock:
             return tuple(id_ for id_ in self.listed(day) if self._is_onboarded(id_, day))
 
     def listing(self) -> list[str]:
-        """The ids as the list serves them: some twice."""
+        """The ids as the list serves them: some twice, and in another order after `shuffle`."""
         with self._lock:
-            return self._with_duplicates(self.listed())
+            ids = list(self.listed())
+            if self._order:
+                dice(self.seed, "order", self._order).shuffle(ids)
+            return self._with_duplicates(ids)
 
     def machine(self, machine_id: str) -> Record:
         """A machine as the API shows it today, a copy.
@@ -168,8 +188,50 @@ class Fleet:
             device = self._by_id.get(machine_id)
             return device is not None and self._is_listed(device, self.day)
 
+    def not_assessed(self, day: int | None = None) -> dict[str, str]:
+        """Why Defender knows nothing, or soon will not, of some listed machines.
+
+        Returns:
+            For each of them "not_onboarded", "excluded" or "silent", the first that is true. Silent is
+            who reported last more than 30 days before the machine that reported last of all. What was
+            known of it is shown until 30 whole days have passed, so for a day it may still be.
+        """
+        day = self._day(day)
+        with self._lock:
+            seen = {id_: self.last_seen(id_, day) for id_ in self.listed(day)}
+            newest = max((moment for moment in seen.values() if moment is not None), default=None)
+            reasons = {}
+            for id_, moment in seen.items():
+                if not self._is_onboarded(id_, day):
+                    reasons[id_] = "not_onboarded"
+                elif self._is_excluded(id_, day):
+                    reasons[id_] = "excluded"
+                elif moment is not None and newest is not None and newest - moment > timedelta(days=SNAPSHOT):
+                    reasons[id_] = "silent"
+            return reasons
+
+    def last_seen(self, machine_id: str, day: int | None = None) -> datetime | None:
+        """When a machine reported last, as it is listed; None: the list does not say."""
+        day = self._day(day)
+        with self._lock:
+            changed = self._changed(machine_id, "lastSeen", day)
+            if changed is not None:
+                return instant(changed[0]) if isinstance(changed[0], str) else None
+            device = self._by_id[machine_id]
+            return None if device.null == "lastSeen" else device.last_seen(day, self._moment(day))
+
     def missing(self, day: int | None = None) -> dict[str, frozenset[str]]:
-        """The truth: what each listed and onboarded machine misses, today or on a past day."""
+        """What Defender knows each listed and onboarded machine to miss, today or on a past day.
+
+        Of a machine that is excluded, or silent for over 30 days, it knows nothing: an empty set. What
+        such a machine lacks nevertheless is in `lacking`.
+        """
+        day = self._day(day)
+        with self._lock:
+            return {id_: frozenset(update.id for update in self._known(id_, day)) for id_ in self.onboarded(day)}
+
+    def lacking(self, day: int | None = None) -> dict[str, frozenset[str]]:
+        """What each listed and onboarded machine really lacks, whether or not Defender knows."""
         day = self._day(day)
         with self._lock:
             return {id_: frozenset(update.id for update in self._missing(id_, day)) for id_ in self.onboarded(day)}
@@ -183,10 +245,8 @@ class Fleet:
         with self._lock:
             if not self.is_listed(machine_id):
                 raise KeyError(machine_id)
-            if not self._is_onboarded(machine_id, self.day):
-                return []
             missed_on = self.missed_on()
-            return [self._row(update, missed_on[update.id]) for update in self._missing(machine_id, self.day)]
+            return [self._row(update, missed_on[update.id]) for update in self._known(machine_id, self.day)]
 
     def kb(self, kb_id: str) -> Record:
         """An update that is published by today, as a row of a response.
@@ -209,7 +269,7 @@ class Fleet:
             key = ("missed_on", self.version)
             if key not in self._cache:
                 self._cache[key] = Counter(
-                    update.id for id_ in self.onboarded() for update in self._missing(id_, self.day)
+                    update.id for id_ in self.onboarded() for update in self._known(id_, self.day)
                 )
             found = self._cache[key]
             return found if isinstance(found, Counter) else Counter()
@@ -223,14 +283,14 @@ class Fleet:
         """On how many machines a product misses an update, and on how many it is installed."""
         with self._lock:
             having = [id_ for id_ in self.onboarded() if product in self._by_id[id_].software]
-            exposed = sum(any(product in update.products for update in self._missing(id_, self.day)) for id_ in having)
+            exposed = sum(any(product in update.products for update in self._known(id_, self.day)) for id_ in having)
             return exposed, len(having)
 
     def picture(self) -> Picture:
         """What vulnerability management knows now; later changes do not change it.
 
         In it are the onboarded machines that are listed, those gone for less than `LINGERS` days, and
-        one in `DISCOVERED` of the discovered ones.
+        one in `DISCOVERED` of the discovered ones; none that is excluded, or silent for over 30 days.
         """
         with self._lock:
             picture = Picture(self._look, self._lock)
@@ -250,15 +310,13 @@ class Fleet:
     def remove(self, *machine_ids: str) -> None:
         """The machines leave today, for good."""
         with self._changing():
-            self._by_id |= {id_: replace(self._by_id[id_], left=self.day) for id_ in machine_ids}
-            for devices in (self._devices, self._added):
-                devices[:] = [self._by_id[device.id] for device in devices]
+            self._replace(replace(self._by_id[id_], left=self.day) for id_ in machine_ids)
 
     def add(self, **fields: object) -> str:
         """A machine comes today, plain but for `fields` (in the API's names). Its id is given."""
         with self._changing():
-            made = make_device(self.seed, BY_HAND + len(self._added), self.day, 0.0)
-            device = replace(made, id=str(fields.get("id", made.id)), quiet=None)
+            made = make_device(self.seed, BY_HAND + len(self._added), self.day, Shares(0, 0, 0))
+            device = replace(made, id=str(fields.get("id", made.id)), silences=())
             if device.id in self._by_id:
                 msg = f"There is a machine {device.id} already."
                 raise ValueError(msg)
@@ -277,10 +335,38 @@ class Fleet:
         with self._changing():
             self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
 
+    def silence(self, *machine_ids: str) -> None:
+        """The machines report today for the last time."""
+        self._set_silence(machine_ids, (self.day, None))
+
+    def report(self, *machine_ids: str) -> None:
+        """The machines report from today on, and install what they put off."""
+        self._set_silence(machine_ids)
+
+    def exclude(self, *machine_ids: str) -> None:
+        """People exclude the machines today."""
+        for machine_id in machine_ids:
+            self.change(machine_id, isExcluded=True, exclusionReason=EXCLUSION_REASONS[0])
+
+    def include(self, *machine_ids: str) -> None:
+        """People take the exclusion back today."""
+        for machine_id in machine_ids:
+            self.change(machine_id, isExcluded=False, exclusionReason=None)
+
+    def forget_software(self, machine_id: str, product: str) -> None:
+        """From today on Defender knows nothing of a product there: it had no events for 30 days."""
+        with self._changing():
+            self._forgotten.setdefault(self._by_id[machine_id].id, []).append((self.day, product))
+
     def repeat(self, *machine_ids: str) -> None:
         """The listing has each of these twice in a row, and the rest one place later."""
         with self._changing():
             self._repeated.update(self._by_id[id_].id for id_ in machine_ids)
+
+    def shuffle(self) -> None:
+        """The listing comes in another order from now on."""
+        with self._changing():
+            self._order += 1
 
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""
@@ -311,17 +397,53 @@ class Fleet:
             self.version += 1
             self._cache.clear()
 
+    def _set_silence(self, machine_ids: Iterable[str], *following: tuple[int, int | None]) -> None:
+        """End the silence of today; what follows takes the place of any later one."""
+        with self._changing():
+            devices = [self._by_id[id_] for id_ in machine_ids]
+            for device in devices:
+                before = [
+                    (first, self.day if end is None else min(end, self.day))
+                    for first, end in device.silences
+                    if first < self.day
+                ]
+                self._replace([replace(device, silences=(*before, *following))])
+
+    def _replace(self, devices: Iterable[Device]) -> None:
+        """Put changed devices in their places."""
+        self._by_id |= {device.id: device for device in devices}
+        for all_ in (self._devices, self._added):
+            all_[:] = [self._by_id[device.id] for device in all_]
+
+    def _moment(self, day: int) -> datetime:
+        return datetime.combine(self.start + timedelta(days=day), NIGHT)
+
     def _is_listed(self, device: Device, day: int) -> bool:
         return device.present(day) and latest(self._shown.get(device.id), day) is not False
 
     def _is_onboarded(self, machine_id: str, day: int) -> bool:
-        changes = self._changes.get(machine_id, [])
-        key = "onboardingStatus"
-        statuses = [(when, fields) for when, fields in changes if key in fields]
-        changed = latest(statuses, day)
-        if changed is not None:
-            return changed[key] in ("Onboarded", None)
-        return self._by_id[machine_id].onboarded
+        changed = self._changed(machine_id, "onboardingStatus", day)
+        return self._by_id[machine_id].onboarded if changed is None else changed[0] in ("Onboarded", None)
+
+    def _is_excluded(self, machine_id: str, day: int) -> bool:
+        changed = self._changed(machine_id, "isExcluded", day)
+        return self._by_id[machine_id].excluded if changed is None else bool(changed[0])
+
+    def _changed(self, machine_id: str, name: str, day: int) -> tuple[object] | None:
+        """What a property was changed to by hand, if it was."""
+        changes = self._changes.get(machine_id, ())
+        return latest([(when, (fields[name],)) for when, fields in changes if name in fields], day)
+
+    def _known(self, machine_id: str, day: int) -> list[Update]:
+        """What Defender knows to be missing."""
+        if not self._is_onboarded(machine_id, day) or not self._is_known(machine_id, day):
+            return []
+        gone = [product for when, product in self._forgotten.get(machine_id, ()) if when <= day]
+        return [update for update in self._missing(machine_id, day) if update.product not in gone]
+
+    def _is_known(self, machine_id: str, day: int) -> bool:
+        """Whether Defender shows vulnerabilities of it at all."""
+        return self._by_id[machine_id].silent_for(day) <= SNAPSHOT and not self._is_excluded(machine_id, day)
 
     def _missing(self, machine_id: str, day: int) -> list[Update]:
         device = self._by_id[machine_id]
@@ -351,12 +473,20 @@ class Fleet:
         devices, kbs = [], dict[str, Kb]()
         for device in (*self._devices, *self._added):
             if self._is_assessed(device):
-                missing = self._missing(device.id, self.day)
+                missing = self._assessment(device)
                 kbs |= {update.id: self._kb(update) for update in missing if update.id not in kbs}
                 devices.append(self._assessed(device, missing))
         return Content(self.now, tuple(devices), kbs)
 
+    def _assessment(self, device: Device) -> list[Update]:
+        """What an export says that it misses; a discovered device is assessed there now and then."""
+        if self._is_onboarded(device.id, self.day):
+            return self._known(device.id, self.day)
+        return self._missing(device.id, self.day)
+
     def _is_assessed(self, device: Device) -> bool:
+        if not self._is_known(device.id, self.day):
+            return False
         if not self._is_onboarded(device.id, self.day):
             discovered = device.index % DISCOVERED == 1 and bool(device.platform[2])
             return discovered and self._is_listed(device, self.day)
@@ -364,7 +494,7 @@ class Fleet:
             return True
         when, shown = self._shown.get(device.id, [(0, True)])[-1]
         gone = device.left if shown else min(device.left, when)
-        forgotten = device.quiet is not None and gone - device.quiet >= RETENTION
+        forgotten = device.silent_for(gone) >= RETENTION
         return gone <= self.day < gone + LINGERS and not forgotten
 
     def _assessed(self, device: Device, missing: list[Update]) -> Assessed:
@@ -413,7 +543,7 @@ class Fleet:
                 history = self._shown.setdefault(self._by_id[machine_id].id, [])
                 history.append((self.day, shown))
 
-    def _with_duplicates(self, ids: tuple[str, ...]) -> list[str]:
+    def _with_duplicates(self, ids: list[str]) -> list[str]:
         every = max(1, round(1 / self.duplicates)) if self.duplicates else 0
         twice = {id_ for id_ in ids if every and self._by_id[id_].index % every == every // 4}
         listing: list[str] = []

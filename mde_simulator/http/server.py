@@ -14,7 +14,6 @@ import struct
 import threading
 import zlib
 from contextlib import suppress
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -251,7 +250,6 @@ class Connection(socketserver.StreamRequestHandler):
     def _head(self, response: Response) -> bytes:
         """Status and headers; from now on it is settled how the body is framed."""
         lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
-        lines.append(f"Date: {formatdate(usegmt=True)}")
         lines += [f"{name}: {value}" for name, value in response.headers.items()]
         if not self._chunked:
             lines.append("Connection: close")

@@ -6,6 +6,7 @@ Knows no sockets; `http/server.py` gives requests and takes responses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -54,6 +55,7 @@ class FaultyService(ABC):
         response = self._admit(request, entry)
         if request.path in FOLLOWED:
             self.journal.violation(entry, FOLLOWED[request.path])
+        response.headers.setdefault("Date", formatdate(self.tenant.clock(), usegmt=True))
         entry.status = None if response.ending == "reset" else response.status
         return response
 

@@ -114,6 +114,13 @@ def test_night_faults_roles_and_page_size_can_be_chosen() -> None:
         assert command.get("/api/Software").status_code == 403
 
 
+def test_how_many_devices_are_excluded_or_silent_can_be_chosen() -> None:
+    with running("--machines", "30", "--excluded", "1", "--silent", "0", "--discovered", "0") as command:
+        machines = command.get("/api/machines").json()["value"]
+        assert [machine["isExcluded"] for machine in machines].count(False) == 1
+        assert command.get(f"/api/machines/{machines[-1]['id']}/getmissingkbs").json()["value"] == []
+
+
 def test_the_export_has_the_size_asked_for_and_a_quota_of_its_own() -> None:
     options = ["--export-records", "50", "--export-files", "2", "--export-width", "0", "--export-now"]
     path = "/api/machines/SoftwareVulnerabilities"

@@ -162,6 +162,79 @@ def test_a_file_is_in_camel_case(faulty: Faulty) -> None:
     assert pairs(found) == pairs(rows(door))
 
 
+def test_the_second_half_of_a_file_is_in_camel_case(faulty: Faulty) -> None:
+    door = faulty("export_mixed")
+    found = rows_of(download(door, links(door)[0]))
+    half = len(found) // 2
+    assert all("SoftwareName" in row for row in found[:half])
+    assert all("softwareName" in row and "SoftwareName" not in row for row in found[half:])
+    mixed = rows(door)
+    door.simulator.faults.clear()
+    assert pairs(mixed) == pairs(rows(door))
+
+
+def test_a_byte_order_mark_begins_the_file(faulty: Faulty) -> None:
+    door = faulty("export_bom")
+    link = links(door)[0]
+    assert gzip.decompress(download(door, link).content) == b"\xef\xbb\xbf" + content(door, link)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "bad"),
+    [
+        ("export_surrogate", "", b"\\ud800"),
+        ("export_not_utf8", "", b"\xff\xfe"),
+        ("export_surrogate", "CveId", b"\\ud800"),
+    ],
+)
+def test_one_string_of_a_record_is_broken_and_no_missing_update_follows_from_it(
+    faulty: Faulty, kind: str, text: str, bad: bytes
+) -> None:
+    door = faulty(kind, text=text)
+    link = links(door)[0]
+    broken = gzip.decompress(download(door, link).content).splitlines()
+    right = content(door, link).splitlines()
+    changed = [number for number, line in enumerate(broken) if line != right[number]]
+    assert len(changed) == 1
+    assert bad in broken[changed[0]]
+    with pytest.raises(UnicodeError):
+        json.dumps(json.loads(broken[changed[0]]), ensure_ascii=False).encode()
+    before, after = json.loads(right[changed[0]]), json.loads(broken[changed[0]].decode("utf-8", "replace"))
+    assert {name for name in before if before[name] != after[name]} == {text or "DiskPaths"}
+    assert before["SoftwareVendor"] != "microsoft"
+
+
+def test_ids_of_updates_are_written_oddly_and_some_are_none(faulty: Faulty) -> None:
+    door = faulty("export_odd_ids")
+    found = rows(door)
+    ids = {row["RecommendedSecurityUpdateId"] for row in found if "RecommendedSecurityUpdateId" in row}
+    assert {"--", "N/A", "Release Notes"} <= ids
+    assert any(id_.startswith("KB") for id_ in ids)
+    assert any(id_ != id_.strip() for id_ in ids)
+    mended = []
+    for row in found:
+        id_ = row.get("RecommendedSecurityUpdateId", "").strip().removeprefix("KB")
+        mended.append(row | {"RecommendedSecurityUpdateId": id_ if id_.isdecimal() else None})
+    door.simulator.faults.clear()
+    assert pairs(mended) == pairs(rows(door))
+
+
+def test_nobody_knows_when_an_update_was_first_seen_missing(faulty: Faulty) -> None:
+    door = faulty("export_no_first_seen")
+    found = rows(door)
+    assert {row["FirstSeenTimestamp"] for row in found} == {"", "0001-01-01 00:00:00.0000000"}
+    door.simulator.faults.clear()
+    assert len(found) == len(rows(door))
+
+
+def test_a_file_may_stay_empty_while_the_others_do_not(faulty: Faulty) -> None:
+    door = faulty("export_nothing", path="/tvm-export/*part-00001*")
+    one, two = links(door)
+    for _ in range(3):
+        assert rows_of(download(door, one))
+        assert rows_of(download(door, two)) == []
+
+
 def test_a_snapshot_is_made_between_two_lists_or_two_pages(faulty: Faulty) -> None:
     door = faulty("export_new", after=1)
     first, second, third = (links(door)[0].partition("?")[0] for _ in range(3))

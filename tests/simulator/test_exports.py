@@ -90,6 +90,24 @@ def test_some_machines_are_not_in_it_and_some_of_it_are_not_listed(
     assert any(door.simulator.exports.missing()[id_] for id_ in discovered)
 
 
+def test_what_is_excluded_or_silent_for_over_30_days_is_not_in_it(opened: Opened) -> None:
+    fleet = Fleet(60, seed=1, night=10, silent=0, excluded=0)
+    door = opened(fleet).sign_in()
+    known = sorted(door.simulator.exports.devices() & {id_ for id_, kbs in fleet.missing().items() if kbs})
+    excluded, silent, partly = known[:3]
+    product = fleet.products(next(iter(fleet.missing()[partly])))[0]
+    fleet.silence(silent)
+    fleet.pass_days(31)
+    fleet.exclude(excluded)
+    fleet.forget_software(partly, product)
+    door.simulator.exports.generate()
+    found = pairs(rows(door))
+    assert not {excluded, silent} & door.simulator.exports.devices()
+    assert not {excluded, silent} & {id_ for id_, _ in found}
+    assert {kb_id for id_, kb_id in found if id_ == partly} == fleet.missing()[partly]
+    assert door.simulator.exports.missing()[partly].keys() == fleet.missing()[partly]
+
+
 def test_the_traps_of_real_records_are_in_it(exported: tuple[Door, list[dict[str, Any]]]) -> None:
     _, found = exported
     microsoft = [row for row in found if row["SoftwareVendor"] == "microsoft"]

@@ -115,7 +115,7 @@ def test_an_update_comes_back_now_and_then() -> None:
     assert back > 0
 
 
-def test_machines_come_go_quiet_and_leave() -> None:
+def test_machines_come_fall_silent_and_leave() -> None:
     fleet = Fleet(1000, seed=1)
     before = set(fleet.listed())
     fleet.pass_days(60)
@@ -127,9 +127,128 @@ def test_machines_come_go_quiet_and_leave() -> None:
         fleet.machine(gone)
     with pytest.raises(KeyError):
         fleet.missing_kbs(gone)
-    quiet = [fleet.machine(id_) for id_ in after if fleet.machine(id_)["healthStatus"] == "Inactive"]
-    assert quiet
-    assert all(str(machine["lastSeen"])[:10] < "2026-02-27" for machine in quiet if machine["lastSeen"])
+    silent = [fleet.machine(id_) for id_ in after if fleet.machine(id_)["healthStatus"] == "Inactive"]
+    assert silent
+    assert all(str(machine["lastSeen"])[:10] < "2026-02-27" for machine in silent if machine["lastSeen"])
+
+
+# What Defender does not know
+
+
+def someone(fleet: Fleet) -> str:
+    """A machine with missing updates, of which everything is known."""
+    return next(id_ for id_, kbs in fleet.missing().items() if kbs and id_ not in fleet.not_assessed())
+
+
+def test_a_silent_machine_is_known_for_30_days_and_listed_for_180() -> None:
+    fleet = Fleet(60, seed=1, night=10, silent=0)
+    id_ = someone(fleet)
+    fleet.silence(id_)
+    seen = str(fleet.machine(id_)["lastSeen"])[:19]
+    for days in (29, 1):
+        fleet.pass_days(days)
+        assert fleet.missing_kbs(id_)
+        assert fleet.missing()[id_] == fleet.lacking()[id_]
+    fleet.pass_days()
+    assert fleet.missing_kbs(id_) == []
+    assert fleet.missing()[id_] == frozenset() != fleet.lacking()[id_]
+    assert fleet.not_assessed()[id_] == "silent"
+    assert str(fleet.machine(id_)["lastSeen"])[:19] == seen
+    assert fleet.machine(id_)["healthStatus"] == "Inactive"
+    fleet.pass_days(148)
+    assert id_ in fleet.listed()
+    assert fleet.missing(40)[id_] == fleet.lacking(40)[id_]
+    fleet.pass_days()
+    assert id_ not in fleet.listed()
+
+
+def test_it_is_silent_by_what_the_list_says_of_it() -> None:
+    fleet = Fleet(300, seed=1, night=60)
+    moments = {id_: fleet.last_seen(id_) for id_ in fleet.listed()}
+    newest = max(moment for moment in moments.values() if moment)
+    silent = {id_ for id_, moment in moments.items() if moment and (newest - moment).total_seconds() > 30 * 86_400}
+    said = fleet.not_assessed()
+    assert {id_ for id_, reason in said.items() if reason == "silent"} == {
+        id_ for id_ in silent if said[id_] not in ("not_onboarded", "excluded")
+    }
+    hidden = {id_ for id_, kbs in fleet.missing().items() if kbs != fleet.lacking()[id_]}
+    assert hidden
+    assert hidden <= set(said)
+    for id_, moment in moments.items():
+        listed = fleet.machine(id_)["lastSeen"]
+        assert (listed is None) == (moment is None)
+        assert moment is None or str(listed)[:19] == f"{moment:%Y-%m-%dT%H:%M:%S}"
+    fleet.change(fleet.onboarded()[0], lastSeen="2025-01-01T00:00:00.1234567Z")
+    assert fleet.not_assessed()[fleet.onboarded()[0]] == "silent"
+    fleet.change(fleet.onboarded()[0], lastSeen=None)
+    assert fleet.onboarded()[0] not in fleet.not_assessed()
+
+
+def test_a_machine_that_reports_again_is_known_again_and_catches_up() -> None:
+    fleet = Fleet(60, seed=1, night=10, silent=0)
+    ids = [id_ for id_, kbs in fleet.missing().items() if kbs and id_ not in fleet.not_assessed()]
+    fleet.silence(*ids)
+    fleet.pass_days(40)
+    ids = [id_ for id_ in ids if id_ in fleet.onboarded()]
+    assert not any(fleet.missing()[id_] for id_ in ids)
+    before = fleet.lacking()
+    fleet.report(*ids)
+    assert ids
+    assert all(fleet.missing()[id_] == fleet.lacking()[id_] for id_ in ids)
+    assert sum(len(fleet.lacking()[id_]) for id_ in ids) < sum(len(before[id_]) for id_ in ids)
+    assert not any(reason == "silent" for reason in fleet.not_assessed().values())
+    assert not any(fleet.missing(45)[id_] for id_ in ids)
+    fleet.pass_days(200)
+    assert not {id_ for id_ in ids if fleet.not_assessed().get(id_) == "silent"}
+
+
+def test_nothing_is_known_of_an_excluded_machine() -> None:
+    fleet = Fleet(60, seed=1, night=10)
+    id_ = someone(fleet)
+    fleet.pass_days()
+    fleet.exclude(id_)
+    assert fleet.machine(id_)["isExcluded"] is True
+    assert fleet.machine(id_)["exclusionReason"]
+    assert (fleet.missing_kbs(id_), fleet.missing()[id_]) == ([], frozenset())
+    assert fleet.lacking()[id_]
+    assert fleet.not_assessed()[id_] == "excluded"
+    assert id_ not in fleet.not_assessed(10)
+    fleet.include(id_)
+    assert fleet.missing_kbs(id_)
+
+
+def test_what_is_excluded_or_silent_counts_in_no_update() -> None:
+    fleet = Fleet(60, seed=1, night=10, silent=0)
+    id_ = someone(fleet)
+    kb_id = next(iter(fleet.missing()[id_]))
+    before = fleet.missed_on()[kb_id]
+    fleet.exclude(id_)
+    assert fleet.missed_on()[kb_id] == before - 1
+
+
+def test_software_without_events_is_forgotten_and_the_rest_is_not() -> None:
+    fleet = Fleet(300, seed=1, night=20, excluded=0, silent=0)
+    id_, products = next(
+        (id_, {fleet.products(kb)[0] for kb in kbs})
+        for id_, kbs in fleet.missing().items()
+        if len({fleet.products(kb)[0] for kb in kbs}) > 1
+    )
+    product = min(products)
+    fleet.forget_software(id_, product)
+    assert {fleet.products(kb)[0] for kb in fleet.missing()[id_]} == products - {product}
+    assert {row["id"] for row in fleet.missing_kbs(id_)} == fleet.missing()[id_]
+    assert {fleet.products(kb)[0] for kb in fleet.lacking()[id_]} == products
+    assert id_ not in fleet.not_assessed()
+
+
+def test_how_many_are_excluded_and_silent_can_be_chosen() -> None:
+    def reasons(**shares: float) -> set[str]:
+        return set(Fleet(300, seed=1, night=30, discovered=0, **shares).not_assessed().values())
+
+    assert reasons() == {"excluded", "silent"}
+    assert reasons(excluded=0) == {"silent"}
+    assert reasons(excluded=0.5, silent=1) == {"excluded", "silent"}
+    assert "silent" not in set(Fleet(300, seed=1, silent=0).not_assessed().values())
 
 
 def test_the_share_of_discovered_devices_can_be_chosen() -> None:

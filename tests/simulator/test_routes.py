@@ -260,13 +260,19 @@ def test_a_missing_role_is_named(opened: Opened) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/nonsense", "/api/", "/api/machines/x/nonsense", "/api/machines/x/getmissingkbs/y",
-     "/api/machines/SoftwareVulnerabilitiesExport/x"],
-)  # fmt: skip
-def test_an_unknown_route_is_not_found(door: Door, path: str) -> None:
+    ["/api/machines/x/nonsense", "/api/machines/x/getmissingkbs/y", "/api/machines/SoftwareVulnerabilitiesExport/x"],
+)
+def test_an_unknown_function_is_not_found(door: Door, path: str) -> None:
     answer = door.get(path)
     assert answer.status_code == 404
     assert error(answer)["code"] == "NotFound"
+
+
+@pytest.mark.parametrize("path", ["/api/nonsense", "/api/", "/api/api/machines", "/api/api/machines/x/getmissingkbs"])
+def test_a_path_that_is_none_of_the_apis_is_a_404_without_its_error(door: Door, path: str) -> None:
+    """Whoever writes `/api` behind the host asks there, and nobody says so."""
+    answer = door.get(path)
+    assert (answer.status_code, answer.content) == (404, b"")
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE", "HEAD"])
