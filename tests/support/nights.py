@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
 
 from tests.support import reader
 from tests.support.singer import HURRIED, Messages, Target, run_tap
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mde_simulator import Fleet, Simulator
+    from tests.conftest import StartSimulator
 
 Pairs = set[tuple[str, str]]
 
@@ -118,6 +121,23 @@ class ManyNights:
             id_: why for id_, why in unknown.items() if id_ not in but
         }
         assert self.sweep["is_believed"] is True
+
+
+class StartNights(Protocol):
+    """Makes the nights of one tenant."""
+
+    def __call__(self, fleet: Fleet | int = 30, config: dict[str, Any] | None = None, **options: Any) -> ManyNights:
+        """A fleet, or how many machines; settings of the tap; the options are the Simulator's."""
+
+
+@pytest.fixture
+def nights(simulate: StartSimulator, tmp_path: Path) -> StartNights:
+    """Runs of a tap that hardly pauses before it asks again."""
+
+    def start(fleet: Fleet | int = 30, config: dict[str, Any] | None = None, **options: Any) -> ManyNights:
+        return ManyNights(tmp_path, simulate(fleet, **options), config or {})
+
+    return start
 
 
 def _keys(state: Any, path: str = "") -> frozenset[str]:

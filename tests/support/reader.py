@@ -29,9 +29,7 @@ def present(target: Target) -> set[str]:
     sizes: dict[int, int] = {}
     for sweep in rows(target, "sweeps"):
         sizes[sweep["listing"]] = max(sizes.get(sweep["listing"], 0), sweep["machines_listed"])
-    arrived = [
-        listing for listing, size in sizes.items() if sum(own >= listing for own in machines.values()) >= size
-    ]
+    arrived = [listing for listing, size in sizes.items() if sum(own >= listing for own in machines.values()) >= size]
     newest = max(arrived, default=0)
     return {machine_id for machine_id, listing in machines.items() if listing >= newest}
 
