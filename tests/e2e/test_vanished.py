@@ -146,14 +146,6 @@ def test_a_machine_listed_twice_is_onboarded_if_either_says_so(nights: StartNigh
     night.assert_true()
 
 
-def test_a_machine_listed_twice_across_pages_is_onboarded_if_either_says_so(nights: StartNights) -> None:
-    """Its second entry comes on the page after."""
-    night = nights(plain(30), page_size=7)
-    night.simulator.faults.add(Fault("two_statuses"))
-    night.run()
-    night.assert_true()
-
-
 # The answers
 
 
@@ -208,7 +200,7 @@ def test_empty_lists_in_a_sweep_that_is_killed_on_the_way_close_nothing(nights: 
     night = nights(plain(40))
     night.run()
     before = night.missing_now()
-    night.simulator.faults.add(Fault("empty"), Fault("503", path=KBS, after=20))
+    night.simulator.faults.add(Fault("503", path=KBS, after=20), Fault("empty"))
     night.time_passes()
     night.run(status=1)
     night.simulator.faults.clear()
@@ -295,7 +287,7 @@ def test_half_the_fleet_falls_silent_at_once(nights: StartNights) -> None:
 
 def test_everybody_is_silent(nights: StartNights) -> None:
     """Nobody reports for 40 days: measured by the newest report, nobody is; nothing is taken for installed."""
-    night = nights(plain(30))
+    night = nights(plain(12))
     night.run()
     before = night.missing_now()
     night.fleet.silence(*night.fleet.listed())
@@ -414,7 +406,8 @@ def test_the_silent_and_the_excluded_of_an_export_are_skipped_too(nights: StartN
         night.run()
     assert {night.outcomes[id_] for id_ in ids[:7]} == {"skipped"}
     assert {night.reasons[id_] for id_ in ids[:4]} == {"silent"}
-    assert night.missing_now() == night.true_pairs()
+    in_export = night.simulator.exports.devices()
+    assert night.missing_now() == {pair for pair in night.true_pairs() if pair[0] in in_export}
 
 
 # A target that is killed
