@@ -229,7 +229,7 @@ class Sweep(Generic[T]):
         """
         bookmark, machine_id = self.bookmark, outcome.machine.id
         if answered_at:
-            bookmark.source_time = max(bookmark.source_time or "", answered_at)
+            bookmark.source_time = answered_at
         bookmark.progress_at = moment(self._now())
         self.left -= outcome.kind != "skipped"
         self._count(outcome, rows)

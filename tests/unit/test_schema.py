@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from mde_simulator import Fault, Fleet, Simulator
 from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS, Unlisted, camel_case, date_time
+from tests.support.contract import answers_of
 from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -484,7 +485,12 @@ def test_kbs_with_nothing_but_an_id_and_with_values_of_other_types(simulate: Sta
     check_against_its_schema(messages)
     rows = {row["id"]: row for row in messages.records("missing_kbs")}
     for kb_id in ("0", "1"):
-        assert {name for name, value in rows[kb_id].items() if value is not None} == {"machine_id", "id", "checked_at"}
+        assert {name for name, value in rows[kb_id].items() if value is not None} == {
+            "machine_id",
+            "id",
+            "checked_at",
+            "sweep",
+        }
     assert rows["4540673"]["cve_addressed"] == 97
     assert rows["4540673"]["os_build"] is None
     assert rows["4540673"]["products_names"] is None
@@ -498,7 +504,7 @@ def test_kbs_are_written_as_the_tenant_has_them(simulate: StartSimulator, tmp_pa
     messages = ran(tmp_path, simulator)
     written = {(row["machine_id"], row["id"]): row for row in messages.records("missing_kbs")}
     count = 0
-    for machine_id in simulator.fleet.onboarded():
+    for machine_id in simulator.fleet.assessed():
         for served in simulator.fleet.missing_kbs(machine_id):
             row = written[machine_id, str(served["id"])]
             build = served["osBuild"]
@@ -520,7 +526,7 @@ def test_a_machine_that_is_listed_twice_is_one_row_and_asked_once(simulate: Star
     assert len(ids) == len(set(ids))
     assert set(ids) == set(fleet.listed())
     asked = [entry.machine_id for entry in simulator.journal if entry.machine_id]
-    assert len(asked) == len(set(asked)) == len(fleet.onboarded())
+    assert len(asked) == len(set(asked)) == len(fleet.assessed())
 
 
 def test_ids_of_any_form_can_be_asked_about(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -532,5 +538,5 @@ def test_ids_of_any_form_can_be_asked_about(simulate: StartSimulator, tmp_path: 
     simulator = simulate(fleet)
     target = Target()
     target.take(ran(tmp_path, simulator).all)
-    assert target.missing == lacking(fleet.missing())
+    assert target.missing == lacking(answers_of(fleet))
     assert {entry.machine_id for entry in simulator.journal} >= set(ids)
