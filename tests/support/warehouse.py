@@ -194,7 +194,7 @@ def pairs(fleet: Fleet) -> set[Key]:
 
 
 def assert_right_so_far(warehouse: Warehouse, before: set[Key], fleet: Fleet) -> None:
-    """In the middle of a sweep: machines answered by now are as today, others as they were, or have left or gone silent.
+    """In the middle of a sweep: machines answered by now are as today, others as they were, or left, or silent.
 
     Args:
         warehouse: the tables.

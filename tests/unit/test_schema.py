@@ -209,12 +209,19 @@ class Notes(list[str]):
         ("2026-02-27T10:00:00+02:00", "2026-02-27T08:00:00.000000Z"),
         ("2026-02-27T10:00:00.1234567-0530", "2026-02-27T15:30:00.123456Z"),
         ("2026-03-01T00:30:00+01:00", "2026-02-28T23:30:00.000000Z"),
-        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
     ],
 )
 def test_date_times_are_written_in_utc_with_no_more_than_six_decimals(given: str, written: str) -> None:
     """A target reads no seventh decimal, and takes an absent zone for its own."""
     assert date_time(given) == written
+
+
+@pytest.mark.parametrize("given", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "0001-01-01T00:00:00.0000000Z"])
+def test_the_first_day_of_the_year_1_is_no_moment(given: str) -> None:
+    """It stands where there is none: as a moment it would be the longest silence of all."""
+    notes = Notes()
+    assert MACHINES.from_wire({"id": "a", "lastSeen": given}, notes.unlisted)["last_seen"] is None
+    assert notes == []
 
 
 @pytest.mark.parametrize(
@@ -228,7 +235,6 @@ def test_date_times_are_written_in_utc_with_no_more_than_six_decimals(given: str
         "2026-02-27T25:00:00Z",
         "2026-02-27T10:00:00+99:00",
         "2026-02-27T10:00:00.\u0661Z",
-        "0001-01-01T00:00:00+01:00",
         "9999-12-31T23:59:59-01:00",
         1767225600,
     ],
@@ -438,7 +444,7 @@ def test_what_is_odd_costs_one_warning_each_and_never_a_machine(odd: tuple[Messa
         next(record for record in messages.records("machines") if record["id"] == machine_id)
         for machine_id in fleet.listed()[:3]
     )
-    assert {column for column, value in first.items() if value is not None} == {"id", "listed_at"}
+    assert {column for column, value in first.items() if value is not None} == {"id", "listed_at", "listing"}
     assert (second["os_build"], second["rbac_group_id"], second["is_aad_joined"]) == (19045, 12, None)
     assert second["last_seen"] == "2026-01-01T00:00:00.123456Z"
     assert third["machine_tags"] is None
