@@ -134,7 +134,7 @@ class SweepBookmark:
         answered_short: How many did in the last sweep, if they were too few.
         pairs_last: How many updates were missing in the last believed sweep; None before any.
         pairs_short: How many were in the last sweep, if they were too few.
-        source_time: The newest `checked_at` of the rows written; of an export, when it was made.
+        source_time: The `checked_at` of the rows written last; of an export, when it was made.
     """
 
     version: int = 0
