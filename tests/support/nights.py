@@ -104,9 +104,10 @@ class ManyNights:
     # The truth
 
     def true_pairs(self, but: Collection[str] = ()) -> Pairs:
-        """What the assessed machines of the fleet lack today."""
-        missing = self.fleet.missing()
-        return {(id_, kb) for id_ in self.fleet.assessed() if id_ not in but for kb in missing[id_]}
+        """What the assessed machines of the fleet lack today; of a source that is an export, what that says."""
+        by_export = self.config.get("missing_kbs_source", "per_machine") != "per_machine"
+        missing = self.simulator.exports.missing() if by_export else self.fleet.missing()
+        return {(id_, kb) for id_ in self.fleet.assessed() if id_ not in but for kb in missing.get(id_, ())}
 
     def assert_true(self, but: Collection[str] = ()) -> None:
         """What a reader concludes is the truth of today, and every listed machine has its one outcome."""
