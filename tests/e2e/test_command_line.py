@@ -255,7 +255,8 @@ class TestWhereSettingsComeFrom:
         second = run_tap(tmp_path, simulator, state=first.state)
         assert second.status == 0, second.stderr
         assert second.sweep["version"] > first.sweep["version"]
-        assert second.sweep["answered_last"] == first.sweep["answered"]
+        counts = first.sweep["counts"]
+        assert second.sweep["answered_last"] == counts["answered"] + counts["skipped"] == 5
 
     @pytest.mark.parametrize(
         "state",
@@ -289,22 +290,27 @@ def assert_same_keys(messages: Messages) -> None:
     sweep = [
         "version",
         "scope",
+        "began_at",
+        "progress_at",
         "after",
         "deferred",
         "failed",
         "failed_before",
         "asked_all",
         "complete",
-        "answered",
+        "counts",
         "answered_last",
-        "short_sweeps",
+        "answered_short",
+        "pairs_last",
+        "pairs_short",
         "source_time",
     ]
     states = [message["value"] for message in messages.of("STATE")]
     assert states
     for state in states:
         assert set(state) == {"bookmarks"}
-        assert set(state["bookmarks"]) == {"machines", "missing_kbs"}
-        assert set(state["bookmarks"]["machines"]) == {"version", "listed", "short_lists"}
+        assert set(state["bookmarks"]) == {"machines", "missing_kbs", "missing_kbs_checks"}
+        assert set(state["bookmarks"]["machines"]) == {"version", "listed", "listed_short", "listing", "listed_at"}
         assert set(state["bookmarks"]["missing_kbs"]) == {"sweep"}
         assert sorted(state["bookmarks"]["missing_kbs"]["sweep"]) == sorted(sweep)
+        assert set(state["bookmarks"]["missing_kbs_checks"]) == {"version", "after", "asked_all", "counts"}

@@ -8,6 +8,7 @@ import pytest
 
 from mde_simulator import Fault, Fleet
 from tests.support.catalogs import selecting
+from tests.support.contract import answers_of
 from tests.support.singer import run_command, run_tap
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def test_all_is_well(simulate: StartSimulator, tmp_path: Path) -> None:
     assert "client_secret" in lines[1]
     assert "valid until" in lines[1]
     assert "Machine.Read.All, Software.Read.All" in lines[2]
-    assert f"{len(fleet.onboarded())} of them onboarded" in lines[3]
+    assert f"{len(fleet.assessed())} of them onboarded" in lines[3]
     newest = max(str(fleet.machine(machine_id)["lastSeen"] or "") for machine_id in fleet.listed())
     assert newest[:19] in lines[3]
     asked = lines[4].rpartition(" ")[2]
-    assert lines[4].startswith(f"✓ missing KBs: {len(fleet.missing()[asked])} for machine")
+    assert lines[4].startswith(f"✓ missing KBs: {len(answers_of(fleet)[asked])} for machine")
     assert "by the quota" in lines[5]
 
 

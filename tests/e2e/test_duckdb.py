@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_mde_kbs.patience import Patience
+from tests.support.contract import answers_of
 from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt, Loader, Pipeline
 from tests.support.warehouse import (
@@ -56,7 +57,7 @@ def assert_true(warehouse: AskedWarehouse, fleet: Fleet) -> None:
     }
     newest = "SELECT id FROM machines WHERE listed_at = (SELECT max(listed_at) FROM machines)"
     assert {row["id"] for row in warehouse.query(newest)} == set(fleet.listed())
-    missing = fleet.missing()
+    missing = answers_of(fleet)
     assert warehouse.outcomes() == {
         machine_id: "answered" if machine_id in missing else "skipped" for machine_id in fleet.listed()
     }
@@ -84,7 +85,7 @@ def test_nothing_is_deleted_and_what_is_missing_now_is_right_all_the_same(
         assert pipeline.run(interrupt).interrupted
         assert_right_so_far(warehouse, before, fleet)
     simulator.tenant.latency = 0.0
-    assert len(pipeline.run_whole().asked) < len(fleet.onboarded())
+    assert len(pipeline.run_whole().asked) < len(fleet.assessed())
     assert_true(warehouse, fleet)
     assert len(warehouse.query("SELECT DISTINCT sweep FROM missing_kbs_checks")) == 2
     assert set(warehouse.missing_kbs()) == before | pairs(fleet), "target-duckdb has learnt to delete"

@@ -13,6 +13,7 @@ from mde_simulator import EXPORT as EXPORT_QUOTA
 from mde_simulator import ExportShape, Fault, Fleet, Quota
 from tap_mde_kbs.patience import Patience
 from tests.support.catalogs import selecting
+from tests.support.contract import answers_of
 from tests.support.process import started
 from tests.support.singer import HURRIED, Messages, Target, run_tap
 
@@ -52,7 +53,7 @@ def loaded(*runs: Messages) -> Target:
 
 def truth(simulator: Simulator) -> dict[str, dict[str, Any]]:
     """What the listed and onboarded machines of the newest export lack, by what the simulator knows."""
-    listed = set(simulator.fleet.onboarded())
+    listed = set(simulator.fleet.assessed())
     return {device: dict(kbs) for device, kbs in simulator.exports.missing().items() if device in listed}
 
 
@@ -61,6 +62,7 @@ def assert_true(target: Target, simulator: Simulator) -> None:
     export = simulator.exports
     missed_on = export.missed_on()
     generated_at = f"{export.generated:%Y-%m-%dT%H:%M:%S}.000000Z"
+    newest = max(sweep for _, sweep in target.rows["missing_kbs_checks"])
     assert {
         key: {**row, "first_seen_at": datetime.fromisoformat(row["first_seen_at"].replace("Z", "+00:00"))}
         for key, row in target.rows["missing_kbs"].items()
@@ -76,6 +78,7 @@ def assert_true(target: Target, simulator: Simulator) -> None:
             "os_build": None,
             "first_seen_at": found.first_seen,
             "checked_at": generated_at,
+            "sweep": newest,
         }
         for device, kbs in truth(simulator).items()
         for kb_id, found in kbs.items()
@@ -84,9 +87,9 @@ def assert_true(target: Target, simulator: Simulator) -> None:
         key: (row["severity"], row["cvss_score"], row["exploitability_level"])
         for key, row in target.rows["kb_cves"].items()
     } == export.kb_cves()
-    newest = max(sweep for _, sweep in target.rows["missing_kbs_checks"])
+    assert {row["checked_at"] for row in target.rows["kb_cves"].values()} == {generated_at}
     checks = {row["machine_id"]: row for row in target.rows["missing_kbs_checks"].values() if row["sweep"] == newest}
-    onboarded, devices = set(simulator.fleet.onboarded()), export.devices()
+    onboarded, devices = set(simulator.fleet.assessed()), export.devices()
     assert {device: check["outcome"] for device, check in checks.items()} == {
         device: "skipped" if device not in onboarded else "answered" if device in devices else "not_in_export"
         for device in simulator.fleet.listed()
@@ -167,6 +170,7 @@ class TestTheTable:
             "machines",
             "missing_kbs",
             "missing_kbs_checks",
+            "sweeps",
         ]
         assert "kb_cves" in [message["stream"] for message in take(tmp_path, simulator).of("SCHEMA")]
 
@@ -216,7 +220,7 @@ class TestTheTable:
         simulator.exports.generate()
         pipeline.config = {**pipeline.config, **BY_FILE}
         pipeline.run_whole()
-        absent = set(simulator.fleet.onboarded()) - simulator.exports.devices()
+        absent = set(simulator.fleet.assessed()) - simulator.exports.devices()
         expected = {(device, kb_id) for device, kbs in truth(simulator).items() for kb_id in kbs}
         stale = {pair for pair in known if pair[0] in absent}
         assert warehouse.missing_now() - stale == expected
@@ -227,7 +231,7 @@ class TestTheTable:
         pipeline.config = {**pipeline.config, "missing_kbs_source": "per_machine"}
         pipeline.run_whole()
         assert warehouse.missing_now() == {
-            (device, kb_id) for device, kbs in simulator.fleet.missing().items() for kb_id in kbs
+            (device, kb_id) for device, kbs in answers_of(simulator.fleet).items() for kb_id in kbs
         }
 
 
@@ -237,7 +241,7 @@ def truth_now(warehouse: Warehouse) -> set[tuple[str, str]]:
 
 
 class TestWhichExport:
-    """One that is newer than what was written, or as old and not wholly written."""
+    """Another than the one loaded last, or that one if it is not wholly written."""
 
     def assert_nothing_to_do(self, messages: Messages) -> None:
         assert messages.status == 0, messages.stderr
@@ -259,11 +263,15 @@ class TestWhichExport:
         state = take(tmp_path, simulator).state
         self.assert_nothing_to_do(take(tmp_path, simulator, state=state, config={"include_not_onboarded": True}))
 
-    def test_nor_one_that_is_older_than_the_last_checks(self, simulate: StartSimulator, tmp_path: Path) -> None:
-        """Asked by the machine since: the export knows less."""
+    def test_one_that_is_older_than_the_last_checks_is_loaded_once(
+        self, simulate: StartSimulator, tmp_path: Path
+    ) -> None:
+        """Asked by the machine since. What orders is the sweep, not the time: the host's clock may be ahead."""
         simulator = simulate(60)
-        state = run_tap(tmp_path, simulator).state
-        self.assert_nothing_to_do(take(tmp_path, simulator, state=state))
+        first = run_tap(tmp_path, simulator)
+        second = take(tmp_path, simulator, state=first.state)
+        assert_true(loaded(first, second), simulator)
+        self.assert_nothing_to_do(take(tmp_path, simulator, state=second.state))
 
     def test_a_newer_one_is(self, simulate: StartSimulator, tmp_path: Path) -> None:
         simulator = simulate(60)

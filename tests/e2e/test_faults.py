@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from mde_simulator import Fault, Fleet
-from tests.support.singer import HURRIED, Messages, Target, lacking, run_tap
+from tests.support.contract import answers_of
+from tests.support.singer import HURRIED, Messages, Target, half_a_day_passes, lacking, named, run_tap
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,10 +49,6 @@ class Nights:
         self.target.take(messages.all)
         return messages
 
-    def half_a_day_passes(self) -> None:
-        """What was fresh is so no longer; the fleet stays as it is."""
-        self.sweep["version"] -= 13 * 3600
-
     @property
     def sweep(self) -> dict[str, Any]:
         """The sweep's bookmark, as the next run finds it."""
@@ -64,6 +61,11 @@ class Nights:
         return set(self.target.rows["missing_kbs"])
 
     @property
+    def unbelieved(self) -> set[int]:
+        """The sweeps that the tap itself does not believe."""
+        return {row["sweep"] for row in self.target.rows["sweeps"].values() if row["is_believed"] is False}
+
+    @property
     def outcomes(self) -> dict[str, str]:
         """What became of each machine of the newest sweep."""
         checks = self.target.rows["missing_kbs_checks"]
@@ -73,8 +75,8 @@ class Nights:
     def assert_true(self, but: Collection[str] = ()) -> None:
         """The tables are as the fleet is now; of some machines nothing is known."""
         fleet = self.simulator.fleet
-        missing = {machine_id: kbs for machine_id, kbs in fleet.missing().items() if machine_id not in but}
-        assert self.target.missing == lacking(missing)
+        missing = {machine_id: kbs for machine_id, kbs in answers_of(fleet).items() if machine_id not in but}
+        assert self.target.missing == self.target.missing_now == lacking(missing)
         assert {key for (key,) in self.target.rows["machines"]} == set(fleet.listed())
         outcomes = {machine_id: kind for machine_id, kind in self.outcomes.items() if machine_id not in but}
         assert outcomes == {
@@ -155,7 +157,7 @@ def test_a_list_that_shifts_while_it_is_walked_loses_nobody(nights: StartNights,
     night.simulator.faults.add(Fault(kind, times=3))
     night.run()
     assert {key for (key,) in night.target.rows["machines"]} >= set(night.simulator.fleet.listed())
-    assert night.target.missing == lacking(night.simulator.fleet.missing())
+    assert night.target.missing == lacking(answers_of(night.simulator.fleet))
 
 
 def test_the_retries_of_the_command_as_it_is(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_the_retries_of_the_command_as_it_is(simulate: StartSimulator, tmp_path:
     messages = run_tap(tmp_path, simulator, afresh=True)
     target.take(messages.all)
     assert messages.status == 0
-    assert target.missing == lacking(simulator.fleet.missing())
+    assert target.missing == lacking(answers_of(simulator.fleet))
 
 
 def test_sixty_ill_machines_of_160_in_six_ways(nights: StartNights) -> None:
@@ -175,14 +177,14 @@ def test_sixty_ill_machines_of_160_in_six_ways(nights: StartNights) -> None:
     night.simulator.fleet.pass_days(30)
     fleet = night.simulator.fleet
     ways = [("flapping", 2), ("not_found", 1), ("500", 2), ("reset", 1), ("cut", 1), ("html", 2)]
-    ill = [fleet.onboarded()[number] for number in range(0, 120, 2)]
+    ill = [fleet.assessed()[number] for number in range(0, 120, 2)]
     for number, machine_id in enumerate(ill):
         kind, times = ways[number % len(ways)]
         night.simulator.faults.add(Fault(kind, machine=machine_id, times=times))
     messages = night.run()
     assert activated(messages)
     night.assert_true()
-    asked = {machine_id: night.asked.count(machine_id) for machine_id in fleet.onboarded()}
+    asked = {machine_id: night.asked.count(machine_id) for machine_id in fleet.assessed()}
     assert {machine_id for machine_id, times in asked.items() if times > 1} == set(ill)
     assert night.sweep["failed"] == []
 
@@ -200,12 +202,12 @@ def test_tokens_that_live_for_seconds_are_renewed_in_mid_sweep(nights: StartNigh
 
 
 def test_what_ends_a_run_deletes_nothing_and_the_next_run_is_right(nights: StartNights) -> None:
-    """A permission or the licence lost, a redirect, answers of another shape, no sign-in."""
+    """A permission or the licence lost, a redirect, a list of another shape, no sign-in."""
     night = nights(30, ALONE)
     night.run()
     before = night.pairs
     night.simulator.fleet.pass_days(30)
-    for kind in ("forbidden", "unlicensed", "redirect", "not_a_list", "not_an_object", "no_id"):
+    for kind in ("forbidden", "unlicensed", "redirect"):
         night.simulator.faults.clear()
         night.simulator.faults.add(Fault(kind, path=KBS, after=3))
         assert not activated(night.run(status=1)), kind
@@ -222,6 +224,24 @@ def test_what_ends_a_run_deletes_nothing_and_the_next_run_is_right(nights: Start
     night.assert_true()
 
 
+@pytest.mark.parametrize("kind", ["not_a_list", "not_an_object", "no_id"])
+def test_odd_answers_of_most_machines_delete_nothing_and_the_next_run_is_right(nights: StartNights, kind: str) -> None:
+    """Each of these machines has failed; the others are up to date, the sweep ends, and is not believed."""
+    night = nights(30, ALONE)
+    night.run()
+    before = night.pairs
+    night.simulator.fleet.pass_days(30)
+    night.simulator.faults.add(Fault(kind, path=KBS, after=3))
+    assert not activated(night.run(status=1))
+    assert before <= night.pairs
+    assert sorted(night.outcomes.values()).count("answered") == 3
+    assert night.outcomes.keys() == set(night.simulator.fleet.listed())
+    assert night.unbelieved == {night.sweep["version"]}
+    night.simulator.faults.clear()
+    assert activated(night.run())
+    night.assert_true()
+
+
 def test_one_machine_that_fails_holds_the_deleting_back_and_heals_with_few_calls(nights: StartNights) -> None:
     """It is named in the log, the pipeline goes on; answering in the next run, it makes the table exact."""
     night = nights(60)
@@ -229,14 +249,14 @@ def test_one_machine_that_fails_holds_the_deleting_back_and_heals_with_few_calls
     before = night.pairs
     fleet = night.simulator.fleet
     fleet.pass_days(30)
-    ill = fleet.onboarded()[7]
+    ill = fleet.assessed()[7]
     night.simulator.faults.add(Fault("500", machine=ill))
     messages = night.run(status=0)
     assert not activated(messages)
     assert before <= night.pairs
     assert ill in messages.stderr
     assert night.outcomes[ill] == "failed"
-    assert night.sweep["failed"] == [ill]
+    assert named(night.sweep["failed"]) == 1
 
     night.simulator.faults.clear()
     assert activated(night.run())
@@ -250,13 +270,13 @@ def test_a_machine_that_never_answers_holds_the_rest_back_for_one_sweep_only(nig
     night = nights(60)
     night.run()
     fleet = night.simulator.fleet
-    ill = max(fleet.missing(), key=lambda machine_id: len(fleet.missing()[machine_id]))
+    ill = max(answers_of(fleet), key=lambda machine_id: len(answers_of(fleet)[machine_id]))
     night.simulator.faults.add(Fault("reset", machine=ill))
     fleet.pass_days(30)
     assert not activated(night.run(status=0))
-    night.half_a_day_passes()
+    half_a_day_passes(night.target.state)
     assert activated(night.run(status=0))
-    assert len(set(night.asked)) == len(fleet.onboarded())
+    assert len(set(night.asked)) == len(fleet.assessed())
     night.assert_true(but=[ill])
     assert night.outcomes[ill] == "failed"
     last_known = [
@@ -267,21 +287,23 @@ def test_a_machine_that_never_answers_holds_the_rest_back_for_one_sweep_only(nig
     assert len(last_known) == 1, "what it lacked is still to be read there"
 
 
-def test_one_in_ten_failing_is_exit_status_1(nights: StartNights) -> None:
-    """Nothing deleted, those that answered are up to date; the next run asks just the rest."""
+@pytest.mark.parametrize(("one_in", "believed"), [(30, True), (10, False)])
+def test_several_that_fail_at_once_are_exit_status_1(nights: StartNights, one_in: int, *, believed: bool) -> None:
+    """Nothing deleted, those that answered are up to date; the next run asks just the rest, or all if many did."""
     night = nights(120)
     night.run()
     before = night.pairs
     fleet = night.simulator.fleet
     fleet.pass_days(30)
-    ill = set(fleet.onboarded()[3::10])
+    ill = set(fleet.assessed()[3::one_in])
     night.simulator.faults.add(*(Fault("503", machine=machine_id) for machine_id in ill))
     assert not activated(night.run(status=1))
     assert before <= night.pairs
     assert {machine_id for machine_id, kind in night.outcomes.items() if kind == "failed"} == ill
     night.simulator.faults.clear()
+    assert bool(night.unbelieved) != believed
     assert activated(night.run())
-    assert set(night.asked) == ill
+    assert set(night.asked) == (ill if believed else set(fleet.assessed()))
     night.assert_true()
 
 
@@ -307,7 +329,7 @@ def test_a_machine_that_is_gone_since_the_listing_loses_its_rows(nights: StartNi
     """A 404 is believed after the fourth time."""
     night = nights(40)
     night.run()
-    gone = next(iter(lacking(night.simulator.fleet.missing())))
+    gone = next(iter(lacking(answers_of(night.simulator.fleet))))
     night.simulator.faults.add(Fault("not_found", machine=gone))
     assert activated(night.run())
     assert night.outcomes[gone] == "not_found"
@@ -321,7 +343,7 @@ def test_a_storm_of_404s_deletes_nothing(nights: StartNights) -> None:
     night.run()
     before = night.pairs
     night.simulator.fleet.pass_days(30)
-    stormy = night.simulator.fleet.onboarded()[::5]
+    stormy = night.simulator.fleet.assessed()[::5]
     night.simulator.faults.add(*(Fault("not_found", machine=machine_id) for machine_id in stormy))
     assert not activated(night.run(status=0))
     assert before <= night.pairs
@@ -370,16 +392,16 @@ def test_a_filter_changed_in_mid_sweep_takes_nobody_for_asked(nights: StartNight
     night.simulator.faults.clear()
 
     night.config["machines_filter"] = "osPlatform eq 'Windows11'"
-    kept = {machine_id for machine_id in fleet.onboarded() if fleet.machine(machine_id)["osPlatform"] == "Windows11"}
+    kept = {machine_id for machine_id in fleet.assessed() if fleet.machine(machine_id)["osPlatform"] == "Windows11"}
     assert not activated(night.run())
     assert set(night.asked) == kept
     assert before <= night.pairs
     night.run()
-    assert night.target.missing == lacking({machine_id: fleet.missing()[machine_id] for machine_id in kept})
+    assert night.target.missing == lacking({machine_id: answers_of(fleet)[machine_id] for machine_id in kept})
 
     del night.config["machines_filter"]
     night.run()
-    assert set(night.asked) == set(fleet.onboarded())
+    assert set(night.asked) == set(fleet.assessed())
     night.assert_true()
 
 
@@ -391,7 +413,7 @@ def test_a_filter_dropped_in_mid_sweep_takes_nobody_for_asked(nights: StartNight
     night.simulator.faults.clear()
     del night.config["machines_filter"]
     assert activated(night.run())
-    assert set(night.asked) == set(night.simulator.fleet.onboarded())
+    assert set(night.asked) == set(night.simulator.fleet.assessed())
     night.assert_true()
 
 
@@ -408,5 +430,5 @@ def test_a_time_limit_spreads_a_sweep_over_runs(nights: StartNights) -> None:
         assert "time_limit_minutes is over" in messages.stderr
     assert activated(messages)
     assert len(asked) > len(night.asked), "one run was enough"
-    assert set(asked) == set(night.simulator.fleet.onboarded())
+    assert set(asked) == set(night.simulator.fleet.assessed())
     night.assert_true()

@@ -76,7 +76,7 @@ def test_csv_files_of_each_run_tell_what_is_missing_now(
     pipeline.run_whole()
     fleet.pass_days(42)
     assert pipeline.run(KILL).passed_on
-    assert len(pipeline.run_whole().asked) < len(fleet.onboarded())
+    assert len(pipeline.run_whole().asked) < len(fleet.assessed())
     assert {key: from_text(row) for key, row in warehouse.rows_missing_now().items()} == true_missing_kbs(fleet)
     assert len(list((tmp_path / "output").iterdir())) == 3 * 3
 

@@ -14,6 +14,7 @@ import pytest
 
 from mde_simulator import Fault, Fleet
 from tap_mde_kbs.patience import Patience
+from tests.support.contract import answers_of
 from tests.support.pipeline import Interrupt, Pipeline, Run
 from tests.support.process import started
 from tests.support.singer import Target, lacking
@@ -177,7 +178,7 @@ def test_a_signal_ends_it_whatever_it_waits_for(simulate: StartSimulator, tmp_pa
         assert run.end() < SOON
     assert run.process.returncode == STATUS[TERM], run.stderr
     assert "Traceback" not in run.stderr
-    assert set(last_state(run.messages())["bookmarks"]) == {"machines", "missing_kbs"}
+    assert set(last_state(run.messages())["bookmarks"]) == {"machines", "missing_kbs", "missing_kbs_checks"}
 
 
 def test_what_went_out_before_a_long_wait_for_the_quota_is_in_a_state(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -299,6 +300,6 @@ def finish(folder: Path, simulator: Simulator, target: Target) -> None:
         run.end()
     assert run.process.returncode == 0, run.stderr
     target.take(run.messages())
-    assert target.missing == lacking(simulator.fleet.missing())
+    assert target.missing == target.missing_now == lacking(answers_of(simulator.fleet))
     assert {key for (key,) in target.rows["machines"]} == set(simulator.fleet.listed())
     assert len({sweep for _, sweep in target.rows["missing_kbs_checks"]}) == 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import PYTHON
+from tests.support.contract import answers_of
 from tests.support.environments import environment
 from tests.support.meltano_project import (
     MELTANO,
@@ -53,7 +54,7 @@ def assert_marts_hold_the_truth(database: Postgres, schema: str, fleet: Fleet) -
     assert {(row["machine_id"], row["kb_id"]) for row in open_} == pairs(fleet)
     counted = {row["machine_id"]: row["missing_kbs"] for row in warehouse.all("machine_compliance")}
     assert set(counted) == set(fleet.listed())
-    onboarded = fleet.missing()
+    onboarded = answers_of(fleet)
     assert {id_: counted[id_] for id_ in onboarded} == {id_: len(kbs) for id_, kbs in onboarded.items()}
     missed = {row["kb_id"]: row["machines_missing"] for row in warehouse.all("kbs_missing")}
     assert Counter(missed) == Counter(kb_id for _, kb_id in pairs(fleet))
@@ -88,7 +89,7 @@ def test_nights_as_the_readme_runs_them_leave_the_truth_in_the_marts(
             done = meltano.run(*words)
             assert done.status == 0, done.said
             if is_run:
-                assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.onboarded())
+                assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.assessed())
                 assert (NO_STATE in done.said) is first[environment]
                 first[environment] = False
                 assert_tables_hold_the_truth(postgres, "mde" if environment == "prod" else "mde_dev", simulator.fleet)
@@ -117,7 +118,7 @@ def test_the_run_after_a_kill_of_the_tap_goes_on_where_the_state_says(
     before = len(simulator.journal)
     resumed = meltano.run(*run, **IN_A_HURRY)
     assert resumed.status == 0, resumed.said
-    onboarded = simulator.fleet.onboarded()
+    onboarded = simulator.fleet.assessed()
     asked = asked_of(simulator, before)
     assert 0 < len(asked) < len(onboarded)
     assert sorted(asked) == sorted(each for each in onboarded if each > cursor)
@@ -142,7 +143,7 @@ def test_the_run_after_a_sigterm_to_meltano_starts_over_and_is_right(
     before = len(simulator.journal)
     done = meltano.run(*run, **IN_A_HURRY)
     assert done.status == 0, done.said
-    assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.onboarded())
+    assert sorted(asked_of(simulator, before)) == sorted(simulator.fleet.assessed())
     assert_tables_hold_the_truth(postgres, "mde", simulator.fleet)
 
 

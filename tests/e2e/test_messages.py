@@ -14,6 +14,7 @@ import pytest
 
 from mde_simulator import Fleet, Simulator
 from tap_mde_kbs.patience import Patience
+from tests.support.contract import answers_of
 from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -153,15 +154,15 @@ def test_an_installed_update_and_a_machine_that_left_are_gone_the_next_night(
     fleet = simulator.fleet
     target = Target()
     target.take(run_tap(tmp_path, simulator).all)
-    machine_id, kbs = next((machine_id, kbs) for machine_id, kbs in sorted(fleet.missing().items()) if len(kbs) > 1)
+    machine_id, kbs = next((machine_id, kbs) for machine_id, kbs in sorted(answers_of(fleet).items()) if len(kbs) > 1)
     installed = min(kbs)
     fleet.install(machine_id, installed)
-    left = next(other for other in fleet.onboarded() if other != machine_id)
+    left = next(other for other in fleet.assessed() if other != machine_id)
     fleet.remove(left)
     second = run_tap(tmp_path, simulator, state=target.state)
     assert second.status == 0, second.stderr
     target.take(second.all)
-    assert target.missing == lacking(fleet.missing())
+    assert target.missing == lacking(answers_of(fleet))
     assert installed not in target.missing[machine_id]
     assert (left,) not in target.rows["machines"]
 
@@ -178,7 +179,7 @@ def test_without_activation_nothing_of_it_is_written_but_the_versions_stay(
     assert "emit_activate_version_messages is off" in messages.stderr
     target = Target()
     target.take(messages.all)
-    assert target.missing == lacking(simulator.fleet.missing())
+    assert target.missing == lacking(answers_of(simulator.fleet))
 
 
 class TestBatches:
@@ -196,7 +197,7 @@ class TestBatches:
         assert messages.of("RECORD", "machines") == messages.of("RECORD", "missing_kbs") == []
         assert {row["id"] for row in rows(messages, "machines")} == set(simulator.fleet.listed())
         found = {(row["machine_id"], row["id"]) for row in rows(messages, "missing_kbs")}
-        assert found == {(machine_id, kb) for machine_id, kbs in simulator.fleet.missing().items() for kb in kbs}
+        assert found == {(machine_id, kb) for machine_id, kbs in answers_of(simulator.fleet).items() for kb in kbs}
         assert len(messages.records("missing_kbs_checks")) == len(simulator.fleet.listed())
         assert messages.of("ACTIVATE_VERSION") == []
         assert "Batch files carry no version" in messages.stderr

@@ -9,6 +9,7 @@ import pytest
 
 from demo.__main__ import UNHURRIED
 from demo.pipeline import SCHEMA, Pipeline, PipelineError
+from tests.support.contract import answers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ def pairs(postgres: Postgres, condition: str) -> Pairs:
 
 def truth(simulator: Simulator) -> Pairs:
     """What is missing today."""
-    return {(machine_id, kb) for machine_id, kbs in simulator.fleet.missing().items() for kb in kbs}
+    return {(machine_id, kb) for machine_id, kbs in answers_of(simulator.fleet).items() for kb in kbs}
 
 
 def test_the_table_is_the_truth_after_every_night(simulate: StartSimulator, postgres: Postgres, tmp_path: Path) -> None:

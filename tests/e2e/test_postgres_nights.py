@@ -12,6 +12,7 @@ import pytest
 
 from mde_simulator import Fault, Fleet
 from mde_simulator.fleet.devices import NULLABLE, ODD_NAMES
+from tests.support.contract import answers_of
 from tests.support.pipeline import Interrupt
 from tests.support.singer import HURRIED, TAP, run_tap
 from tests.support.warehouse import Warehouse, assert_right_so_far, pairs, true_machines, true_missing_kbs
@@ -39,7 +40,7 @@ def assert_true(warehouse: Warehouse, fleet: Fleet) -> None:
 
 def assert_checks_are_true(warehouse: Warehouse, fleet: Fleet) -> None:
     """A check for each machine listed today, with what it lacks."""
-    missing = fleet.missing()
+    missing = answers_of(fleet)
     checks = warehouse.last_checks()
     assert warehouse.outcomes() == {
         machine_id: "answered" if machine_id in missing else "skipped" for machine_id in fleet.listed()
@@ -92,7 +93,7 @@ def test_a_sweep_in_parts_deletes_nothing_before_its_last_and_is_right_after_eac
     before = pairs(fleet)
     fleet.pass_days(42)
     installed = before - pairs(fleet)
-    ill = fleet.onboarded()[-1]
+    ill = fleet.assessed()[-1]
     assert installed
 
     def assert_right_and_nothing_deleted() -> None:
@@ -145,8 +146,8 @@ def test_names_in_any_script_arrive_as_they_are(simulate: StartSimulator, connec
     """Emoji, right to left, combining marks, quotes, a backslash; in tags and in updates' names too."""
     simulator = simulate(60)
     fleet = simulator.fleet
-    machine_id = next(machine_id for machine_id, kbs in fleet.missing().items() if kbs)
-    kb_id = min(fleet.missing()[machine_id])
+    machine_id = next(machine_id for machine_id, kbs in answers_of(fleet).items() if kbs)
+    kb_id = min(answers_of(fleet)[machine_id])
     fleet.change(machine_id, machineTags=["🏭 Werk 2", 'a, "b"', "{c}", "NULL", "", "\t", "back\\slash"])
     fleet.change_kb(kb_id, name="更新プログラム 🎉", productsNames=["مكتب", "o'ffice", "a,b", "NULL", ""])
     pipeline, warehouse = connect(simulator)
@@ -158,7 +159,7 @@ def test_names_in_any_script_arrive_as_they_are(simulate: StartSimulator, connec
 def test_what_no_warehouse_can_store_is_replaced_and_nothing_else(simulate: StartSimulator, connect: Connect) -> None:
     """NUL and half a surrogate pair, which PostgreSQL and UTF-8 refuse."""
     simulator = simulate(8)
-    machine_id = simulator.fleet.onboarded()[0]
+    machine_id = simulator.fleet.assessed()[0]
     simulator.fleet.change(machine_id, computerDnsName="a\0b")
     answer = r'{"value": [{"id": "1", "name": "half \ud83d a pair", "url": "whole \ud83c\udf89 pair, \u0000"}]}'
     simulator.faults.add(Fault("garbage", machine=machine_id, text=answer))
@@ -174,10 +175,10 @@ def test_null_in_every_nullable_field_is_null_in_the_table(simulate: StartSimula
     """Every field of a machine but its id, and of an update but its id, each once and all at once."""
     simulator = simulate(40)
     fleet = simulator.fleet
-    empty = fleet.onboarded()[0]
+    empty = fleet.assessed()[0]
     names = set(fleet.machine(empty)) - {"id", "onboardingStatus"}
     fleet.change(empty, **dict.fromkeys(names))
-    for machine_id, name in zip(fleet.onboarded()[1:], sorted(names), strict=False):
+    for machine_id, name in zip(fleet.assessed()[1:], sorted(names), strict=False):
         fleet.change(machine_id, **{name: None})
     kb_ids = sorted({kb_id for _, kb_id in pairs(fleet)})
     fields = ("name", "productsNames", "url", "machineMissedOn", "cveAddressed", "osBuild")
@@ -196,11 +197,11 @@ def test_a_field_that_is_left_out_is_null(simulate: StartSimulator, tmp_path: Pa
     """The simulator always sends every field; an answer by hand does not."""
     simulator = simulate(6)
     fleet = simulator.fleet
-    machine_id = next(machine_id for machine_id, kbs in fleet.missing().items() if kbs)
+    machine_id = next(machine_id for machine_id, kbs in answers_of(fleet).items() if kbs)
     simulator.faults.add(Fault("garbage", machine=machine_id, text='{"value": [{"id": "5030000"}]}'))
     records = run_tap(tmp_path, simulator).records("missing_kbs")
     [row] = [record for record in records if record["machine_id"] == machine_id]
-    assert {name for name, value in row.items() if value is not None} == {"machine_id", "id", "checked_at"}
+    assert {name for name, value in row.items() if value is not None} == {"machine_id", "id", "checked_at", "sweep"}
 
 
 def test_a_field_nobody_knows_is_dropped_with_one_warning(simulate: StartSimulator, connect: Connect) -> None:
@@ -215,7 +216,7 @@ def test_a_field_nobody_knows_is_dropped_with_one_warning(simulate: StartSimulat
     assert warehouse.machines() == true_machines(fleet)
     assert {key: row["name"] for key, row in warehouse.missing_kbs().items()} == {
         (machine_id, str(kb["id"])): kb["name"]
-        for machine_id in fleet.onboarded()
+        for machine_id in fleet.assessed()
         for kb in fleet.missing_kbs(machine_id)
     }
 

@@ -16,6 +16,7 @@ from mde_simulator import Fault, Fleet
 from tap_mde_kbs.api.auth import SignIn
 from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.settings import endpoints
+from tests.support.contract import answers_of
 from tests.support.singer import HURRIED, Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def right(folder: Path, simulator: Simulator, **options: Any) -> Messages:
     target = Target()
     target.take(messages.all)
     fleet = simulator.fleet
-    assert target.missing == lacking(fleet.missing())
+    assert target.missing == lacking(answers_of(fleet))
     assert {key for (key,) in target.rows["machines"]} == set(fleet.listed())
     answered = {row["machine_id"] for row in messages.records("missing_kbs_checks") if row["outcome"] == "answered"}
-    assert answered == set(fleet.onboarded())
+    assert answered == set(fleet.assessed())
     assert [message["stream"] for message in messages.of("ACTIVATE_VERSION")] == ["machines", "missing_kbs"]
     return messages
 
@@ -98,7 +99,7 @@ def test_a_404_that_passes_is_not_believed(simulate: StartSimulator, tmp_path: P
 
 def test_a_404_that_stays_is_believed_and_its_rows_go(simulate: StartSimulator, tmp_path: Path) -> None:
     simulator = simulate(20)
-    ill = next(machine_id for machine_id, kbs in sorted(simulator.fleet.missing().items()) if kbs)
+    ill = next(machine_id for machine_id, kbs in sorted(answers_of(simulator.fleet).items()) if kbs)
     target = Target()
     target.take(run_tap(tmp_path, simulator).all)
     assert ill in target.missing
@@ -108,7 +109,7 @@ def test_a_404_that_stays_is_believed_and_its_rows_go(simulate: StartSimulator, 
     target.take(messages.all)
     [check] = [row for row in messages.records("missing_kbs_checks") if row["machine_id"] == ill]
     assert (check["outcome"], check["missing_kbs"], check["missing_kb_ids"]) == ("not_found", None, None)
-    assert target.missing == lacking({**simulator.fleet.missing(), ill: frozenset()})
+    assert target.missing == lacking({**answers_of(simulator.fleet), ill: frozenset()})
     assert (ill,) in target.rows["machines"]
 
 
@@ -202,7 +203,7 @@ class TestTheList:
         assert stayed <= set(written) <= before
         target = Target()
         target.take(messages.all)
-        assert target.missing == lacking(simulator.fleet.missing())
+        assert target.missing == lacking(answers_of(simulator.fleet))
         outcomes = {row["machine_id"]: row["outcome"] for row in messages.records("missing_kbs_checks")}
         for gone in before - stayed:
             assert outcomes.get(gone) in {None, "not_found", "skipped"}

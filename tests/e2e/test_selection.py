@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.catalogs import STREAMS, discovered, properties, selecting
+from tests.support.contract import answers_of
 from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
-KEYS = {"machines": {"id"}, "missing_kbs": {"machine_id", "id"}, "missing_kbs_checks": {"machine_id", "sweep"}}
+KEYS = {
+    "machines": {"id"},
+    "missing_kbs": {"machine_id", "id"},
+    "missing_kbs_checks": {"machine_id", "sweep"},
+    "sweeps": {"sweep"},
+}
 
 
 def asked(simulator: Simulator) -> list[str]:
@@ -45,10 +51,10 @@ def test_missing_kbs_alone_asks_every_onboarded_machine_and_writes_nothing_else(
     messages = run_tap(tmp_path, simulator, catalog=selecting("missing_kbs"))
     assert messages.status == 0, messages.stderr
     assert written(messages) == {"missing_kbs"}
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
     target = Target()
     target.take(messages.all)
-    assert target.missing == lacking(simulator.fleet.missing())
+    assert target.missing == lacking(answers_of(simulator.fleet))
     assert [message["stream"] for message in messages.of("ACTIVATE_VERSION")] == ["missing_kbs"]
 
 
@@ -63,7 +69,7 @@ def test_checks_alone_ask_every_machine_and_activate_nothing(simulate: StartSimu
         for row in messages.records("missing_kbs_checks")
         if row["outcome"] == "answered"
     }
-    assert found == simulator.fleet.missing()
+    assert found == answers_of(simulator.fleet)
 
 
 def test_every_pair_of_streams_can_be_selected(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -109,7 +115,7 @@ def test_every_property_but_the_keys_can_be_deselected(simulate: StartSimulator,
         assert set(schema["schema"]["properties"]) == KEYS[stream]
     target = Target()
     target.take(messages.all)
-    assert target.missing == lacking(simulator.fleet.missing())
+    assert target.missing == lacking(answers_of(simulator.fleet))
     assert {key for (key,) in target.rows["machines"]} == set(simulator.fleet.listed())
 
 
@@ -129,12 +135,12 @@ def test_half_of_the_properties_can_be_deselected(simulate: StartSimulator, tmp_
 def test_a_deselected_status_still_decides_who_is_asked(simulate: StartSimulator, tmp_path: Path) -> None:
     """The tap needs `onboarding_status` itself, whoever wants it in the table."""
     simulator = simulate(40)
-    assert set(simulator.fleet.onboarded()) != set(simulator.fleet.listed())
+    assert set(simulator.fleet.assessed()) != set(simulator.fleet.listed())
     messages = run_tap(tmp_path, simulator, catalog=selecting(*STREAMS, without={("machines", "onboarding_status")}))
     assert messages.status == 0, messages.stderr
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
     skipped = {row["machine_id"] for row in messages.records("missing_kbs_checks") if row["outcome"] == "skipped"}
-    assert skipped == set(simulator.fleet.listed()) - set(simulator.fleet.onboarded())
+    assert skipped == set(simulator.fleet.listed()) - set(simulator.fleet.assessed())
 
 
 def test_keys_cannot_be_deselected(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -173,13 +179,14 @@ def test_a_property_that_the_catalogs_schema_lacks_is_not_written_and_the_rest_i
             del entry["schema"]["properties"][name]
     pruned, whole = (run_tap(tmp_path, simulator, catalog=catalog) for catalog in (lacking_some, discovered()))
     for stream, gone in (
-        ("machines", {"managed_by", "vm_metadata", "listed_at"}),
-        ("missing_kbs", {"url", "checked_at"}),
+        ("machines", {"managed_by", "vm_metadata", "listed_at", "listing"}),
+        ("missing_kbs", {"url", "checked_at", "sweep"}),
     ):
         wanted = [{name: row[name] for name in row.keys() - gone} for row in whole.records(stream)]
         assert wanted
         assert [
-            {name: row[name] for name in row.keys() - {"listed_at", "checked_at"}} for row in pruned.records(stream)
+            {name: row[name] for name in row.keys() - {"listed_at", "listing", "checked_at", "sweep"}}
+            for row in pruned.records(stream)
         ] == wanted
 
 
@@ -196,4 +203,5 @@ def test_a_catalog_without_keys_gets_the_streams_own(simulate: StartSimulator, t
         "machines": ["id"],
         "missing_kbs": ["machine_id", "id"],
         "missing_kbs_checks": ["machine_id", "sweep"],
+        "sweeps": ["sweep"],
     }

@@ -19,6 +19,7 @@ import pytest
 
 from demo.clock import environment_at
 from mde_simulator import Fault, Fleet
+from tests.support.contract import answers_of
 from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt
 from tests.support.singer import HURRIED
@@ -98,7 +99,7 @@ class History:
     def night(self) -> None:
         """Each machine can be asked."""
         fleet = self.simulator.fleet
-        self.missing[fleet.now.date()] = fleet.missing()
+        self.missing[fleet.now.date()] = answers_of(fleet)
 
     def export(self, at: datetime) -> None:
         """A snapshot is made, and the night's run reads it."""
@@ -149,7 +150,7 @@ class History:
     def outcomes(self, failing: dict[str, str]) -> dict[str, str]:
         """What becomes of each machine that is listed now."""
         fleet = self.simulator.fleet
-        onboarded = set(fleet.onboarded())
+        onboarded = set(fleet.assessed())
         return {
             machine_id: failing.get(machine_id, "answered") if machine_id in onboarded else "skipped"
             for machine_id in fleet.listed()
@@ -221,7 +222,7 @@ class Nights:
     def _change(self) -> None:
         """An update is installed by hand, or rolled back; two machines go out of sight, and return."""
         fleet, dice = self.fleet, self._dice
-        lacking = sorted((machine_id, min(kbs)) for machine_id, kbs in fleet.missing().items() if kbs)
+        lacking = sorted((machine_id, min(kbs)) for machine_id, kbs in answers_of(fleet).items() if kbs)
         if fleet.day % 3 == 0:
             self._installed.append(dice.choice(lacking))
             fleet.install(*self._installed[-1])
@@ -241,7 +242,7 @@ class Nights:
         self.simulator.tenant.latency = 0.0
         source, interrupt = "per_machine", None
         if kind == "failing":
-            some = self._dice.sample(self.fleet.onboarded(), 2)
+            some = self._dice.sample(self.fleet.assessed(), 2)
             failing = {some[0]: "not_found", some[1]: "failed"}
             self.simulator.faults.add(Fault("not_found", machine=some[0]), Fault("503", machine=some[1]))
         elif kind == "killed":
@@ -251,7 +252,7 @@ class Nights:
             source = "export"
             self.history.export(moment - BEFORE_NIGHT)
             devices = self.simulator.exports.devices()
-            failing = dict.fromkeys(set(self.fleet.onboarded()) - devices, "not_in_export")
+            failing = dict.fromkeys(set(self.fleet.assessed()) - devices, "not_in_export")
         before = (self.pipeline.state.get("bookmarks") or {}).get("missing_kbs", {}).get("sweep", {})
         self.pipeline.config = {"missing_kbs_source": source}
         self.pipeline.environ = environment_at(moment)

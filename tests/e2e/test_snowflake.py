@@ -13,6 +13,7 @@ import pytest
 
 from mde_simulator import Fleet
 from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tests.support.contract import answers_of
 from tests.support.environments import ROOT, settings_of
 from tests.support.pipeline import Loader, Pipeline
 from tests.support.singer import clean_environ
@@ -130,5 +131,5 @@ def test_the_models_build_on_tables_with_our_names_and_types(
     build(programs, tmp_path)
     known = warehouse.query("SELECT * FROM analytics.machine_compliance WHERE is_known")
     assert {row["machine_id"]: row["missing_kbs"] for row in known} == {
-        machine_id: len(kbs) for machine_id, kbs in simulator.fleet.missing().items()
+        machine_id: len(kbs) for machine_id, kbs in answers_of(simulator.fleet).items()
     }

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mde_simulator import Fault, Fleet
+from tests.support.contract import answers_of
 from tests.support.environments import uv
 from tests.support.process import started
-from tests.support.singer import HURRIED, Target, lacking
+from tests.support.singer import HURRIED, Target, half_a_day_passes, lacking, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,21 +28,32 @@ State = dict[str, Any]
 Message = dict[str, Any]
 NULL = type(None)
 KINDS: dict[str, dict[str, tuple[type, ...]]] = {
-    "machines": {"version": (int,), "listed": (int, NULL), "short_lists": (int,)},
+    "machines": {
+        "version": (int,),
+        "listed": (int, NULL),
+        "listed_short": (int, NULL),
+        "listing": (int,),
+        "listed_at": (str, NULL),
+    },
     "sweep": {
         "version": (int,),
         "scope": (str,),
+        "began_at": (str, NULL),
+        "progress_at": (str, NULL),
         "after": (str, NULL),
         "deferred": (list,),
         "failed": (list,),
         "failed_before": (list,),
         "asked_all": (bool,),
         "complete": (bool,),
-        "answered": (int,),
+        "counts": (dict,),
         "answered_last": (int, NULL),
-        "short_sweeps": (int,),
+        "answered_short": (int, NULL),
+        "pairs_last": (int, NULL),
+        "pairs_short": (int, NULL),
         "source_time": (str, NULL),
     },
+    "checks": {"version": (int,), "after": (str, NULL), "asked_all": (bool,), "counts": (dict,)},
 }
 """The contract: all of these in every STATE, and no other."""
 MOST_BYTES = 8192
@@ -56,6 +68,12 @@ def sweep_of(state: State) -> dict[str, Any]:
     return bookmark
 
 
+def checks_of(state: State) -> dict[str, Any]:
+    """The same progress again, under the checks."""
+    bookmark: dict[str, Any] = state["bookmarks"]["missing_kbs_checks"]
+    return bookmark
+
+
 def states_of(messages: Iterable[Message]) -> list[State]:
     """The value of each STATE."""
     return [message["value"] for message in messages if message["type"] == "STATE"]
@@ -63,14 +81,21 @@ def states_of(messages: Iterable[Message]) -> list[State]:
 
 def assert_contract(states: Iterable[State]) -> None:
     """Every key at every level, of its type, in few bytes."""
+    counted = set()
     for state in states:
         assert set(state) == {"bookmarks"}
-        assert set(state["bookmarks"]) == {"machines", "missing_kbs"}
+        assert set(state["bookmarks"]) == {"machines", "missing_kbs", "missing_kbs_checks"}
         assert set(state["bookmarks"]["missing_kbs"]) == {"sweep"}
-        for name, bookmark in (("machines", state["bookmarks"]["machines"]), ("sweep", sweep_of(state))):
-            assert {key: type(value) for key, value in bookmark.items() if type(value) not in KINDS[name][key]} == {}
+        sweep, checks = sweep_of(state), checks_of(state)
+        for name, bookmark in (("machines", state["bookmarks"]["machines"]), ("sweep", sweep), ("checks", checks)):
             assert set(bookmark) == set(KINDS[name])
+            assert {key: type(value) for key, value in bookmark.items() if type(value) not in KINDS[name][key]} == {}
+        for name in ("version", "after", "asked_all"):
+            assert checks[name] == sweep[name]
+        assert sweep["counts"].items() <= checks["counts"].items()
+        counted |= {(frozenset(sweep["counts"]), frozenset(checks["counts"]))}
         assert len(json.dumps(state)) < MOST_BYTES
+    assert len(counted) == 1, "the counts have other keys at other times"
 
 
 class Runs:
@@ -99,7 +124,7 @@ class Runs:
     @property
     def truth(self) -> dict[str, frozenset[str]]:
         """What the table of missing KBs should hold."""
-        return lacking(self.simulator.fleet.missing())
+        return lacking(answers_of(self.simulator.fleet))
 
 
 def test_every_state_has_every_key_and_a_resumed_sweep_keeps_its_version(
@@ -109,7 +134,7 @@ def test_every_state_has_every_key_and_a_resumed_sweep_keeps_its_version(
     simulator = simulate(60, latency=0.02)
     fleet = simulator.fleet
     runs = Runs(tmp_path, simulator)
-    for machine_id in fleet.onboarded()[::3]:
+    for machine_id in fleet.assessed()[::3]:
         simulator.faults.add(Fault("flapping", machine=machine_id))
     runs.run(status=143, interrupt_after=15)
     version = sweep_of(runs.target.state)["version"]
@@ -119,7 +144,7 @@ def test_every_state_has_every_key_and_a_resumed_sweep_keeps_its_version(
     assert runs.target.missing == runs.truth
 
     simulator.faults.clear()
-    simulator.faults.add(Fault("500", machine=fleet.onboarded()[4]))
+    simulator.faults.add(Fault("500", machine=fleet.assessed()[4]))
     runs.run()
     failed_in = sweep_of(runs.target.state)["version"]
     assert failed_in > version
@@ -156,14 +181,14 @@ def test_a_state_of_another_version_is_made_whole(simulate: StartSimulator, tmp_
 def test_fifty_failed_machines_fit(simulate: StartSimulator, tmp_path: Path) -> None:
     """Now and in the sweep before, and others deferred."""
     simulator = simulate(Fleet(160, seed=1, discovered=0))
-    ill = simulator.fleet.onboarded()[::3][:50]
+    ill = simulator.fleet.assessed()[::3][:50]
     simulator.faults.add(*(Fault("html", machine=machine_id) for machine_id in ill))
     runs = Runs(tmp_path, simulator, max_parallel_requests=24)
     runs.run(status=1)
-    assert len(sweep_of(runs.target.state)["failed"]) == 50
-    sweep_of(runs.target.state)["version"] -= 13 * 3600
+    assert named(sweep_of(runs.target.state)["failed"]) == 50
+    half_a_day_passes(runs.target.state)
     runs.run()
-    assert len(sweep_of(runs.target.state)["failed_before"]) == 50
+    assert named(sweep_of(runs.target.state)["failed_before"]) == 50
     assert_contract(runs.states)
 
 
@@ -192,7 +217,7 @@ def test_a_state_comes_about_every_ten_seconds(simulate: StartSimulator, tmp_pat
     assert run.process.returncode == 0
     states = states_of(run.messages())
     assert [sweep_of(state)["complete"] for state in states[-2:]] == [False, True]
-    assert any(0 < sweep_of(state)["answered"] < 60 for state in states)
+    assert any(0 < sweep_of(state)["counts"]["answered"] < 60 for state in states)
     assert len(states) < 10
     assert_contract(states)
 
@@ -200,7 +225,7 @@ def test_a_state_comes_about_every_ten_seconds(simulate: StartSimulator, tmp_pat
 def test_every_state_leads_to_the_right_table(simulate: StartSimulator, tmp_path: Path) -> None:
     """What came before it, then the next run from it: none is too far, and nobody who was written is asked again."""
     simulator = simulate(40)
-    simulator.faults.add(*(Fault("flapping", machine=machine_id) for machine_id in simulator.fleet.onboarded()[::5]))
+    simulator.faults.add(*(Fault("flapping", machine=machine_id) for machine_id in simulator.fleet.assessed()[::5]))
     runs = Runs(tmp_path, simulator)
     messages = runs.run()
     positions = [number for number, message in enumerate(messages) if message["type"] == "STATE"]
@@ -250,11 +275,11 @@ def test_meltano_merges_any_state_over_any_other_to_that_state(
     simulator = simulate(30)
     fleet = simulator.fleet
     runs = Runs(tmp_path, simulator)
-    simulator.faults.add(Fault("500", machine=fleet.onboarded()[2]))
+    simulator.faults.add(Fault("500", machine=fleet.assessed()[2]))
     runs.run()
     old = runs.target.state
     simulator.faults.clear()
-    simulator.faults.add(*(Fault("flapping", machine=machine_id) for machine_id in fleet.onboarded()[::5]))
+    simulator.faults.add(*(Fault("flapping", machine=machine_id) for machine_id in fleet.assessed()[::5]))
     fleet.pass_days(30)
     new = states_of(runs.run(state={}))
     broken_off = new[len(new) // 2]
@@ -271,5 +296,5 @@ def test_meltano_merges_any_state_over_any_other_to_that_state(
         runs.target.state = state
         runs.run()
         if sweep_of(runs.target.state)["version"] > sweep_of(state)["version"]:
-            assert set(runs.asked) == set(fleet.onboarded())
+            assert set(runs.asked) == set(fleet.assessed())
         assert runs.target.missing == runs.truth

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.test_selection import asked, written
+from tests.support.contract import answers_of
 from tests.support.singer import Messages, run_tap
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def test_only_machines_that_the_filter_keeps_are_written_and_asked(simulate: Sta
     assert 0 < len(kept) < 40
     messages = mapped(tmp_path, simulator, {"machines": {"__filter__": "os_platform == 'Windows11'"}})
     assert {record["id"] for record in messages.records("machines")} == kept
-    assert set(asked(simulator)) == kept & set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == kept & set(simulator.fleet.assessed())
     assert {record["machine_id"] for record in messages.records("missing_kbs_checks")} == kept
     assert activated(messages) == ["machines", "missing_kbs"]
 
@@ -64,7 +65,7 @@ def test_machines_that_are_not_written_are_asked_all_the_same(simulate: StartSim
     simulator = simulate(20)
     messages = mapped(tmp_path, simulator, {"machines": None})
     assert written(messages) == {"missing_kbs", "missing_kbs_checks"}
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
     assert activated(messages) == ["missing_kbs"]
 
 
@@ -72,7 +73,7 @@ def test_kbs_that_are_not_written_still_have_their_checks(simulate: StartSimulat
     simulator = simulate(10)
     messages = mapped(tmp_path, simulator, {"missing_kbs": None})
     assert written(messages) == {"machines", "missing_kbs_checks"}
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
     assert activated(messages) == ["machines"]
 
 
@@ -88,7 +89,7 @@ def test_a_filter_on_kbs_leaves_the_checks_whole(simulate: StartSimulator, tmp_p
         for row in messages.records("missing_kbs_checks")
         if row["outcome"] == "answered"
     }
-    assert found == simulator.fleet.missing()
+    assert found == answers_of(simulator.fleet)
     assert sum(map(len, found.values())) > len(rows)
     assert activated(messages) == ["machines", "missing_kbs"]
 
@@ -114,7 +115,7 @@ def test_a_copy_of_a_stream_is_activated_too(simulate: StartSimulator, tmp_path:
     )
     assert activated(messages) == ["machines", "missing_kbs", "bad_ones"]
     assert 0 < len(messages.records("bad_ones")) < len(messages.records("missing_kbs"))
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
 
 
 def test_a_filter_on_a_copy_of_machines_decides_nothing(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_filter_on_a_copy_of_machines_decides_nothing(simulate: StartSimulator
     messages = mapped(
         tmp_path, simulator, {"some": {"__source__": "machines", "__filter__": "os_platform == 'Windows11'"}}
     )
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
     assert len(messages.records("some")) < len(messages.records("machines")) == 20
 
 
@@ -169,7 +170,7 @@ def test_else_null_for_streams_leaves_only_those_named(simulate: StartSimulator,
     simulator = simulate(10)
     messages = mapped(tmp_path, simulator, {"missing_kbs": {}, "__else__": None})
     assert written(messages) == {"missing_kbs"}
-    assert set(asked(simulator)) == set(simulator.fleet.onboarded())
+    assert set(asked(simulator)) == set(simulator.fleet.assessed())
     assert activated(messages) == ["missing_kbs"]
 
 

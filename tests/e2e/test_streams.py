@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.support.contract import answers_of
 from tests.support.singer import Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ def test_the_table_holds_what_the_tenant_knows(simulate: StartSimulator, tmp_pat
     target.take(messages.all)
     fleet = simulator.fleet
     assert {key for (key,) in target.rows["machines"]} == set(fleet.listed())
-    assert target.missing == lacking(fleet.missing())
+    assert target.missing == lacking(answers_of(fleet))
     checks = {machine_id: row for (machine_id, _), row in target.rows["missing_kbs_checks"].items()}
     assert set(checks) == set(fleet.listed())
-    for machine_id, kbs in fleet.missing().items():
+    for machine_id, kbs in answers_of(fleet).items():
         assert checks[machine_id]["outcome"] == "answered"
         assert frozenset(checks[machine_id]["missing_kb_ids"]) == kbs

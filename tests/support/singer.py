@@ -6,9 +6,11 @@ import json
 import os
 import tempfile
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tap_mde_kbs.patience import Patience
+from tests.support.contract import missing_now
 from tests.support.launch import SCRIPTS, TAP_MDE_KBS, launch
 
 if TYPE_CHECKING:
@@ -197,6 +199,27 @@ class Target:
         for machine_id, kb_id in self.rows.get("missing_kbs", {}):
             found.setdefault(machine_id, set()).add(kb_id)
         return {machine_id: frozenset(kbs) for machine_id, kbs in found.items()}
+
+    @property
+    def missing_now(self) -> dict[str, frozenset[str]]:
+        """What a reader takes for missing, of each machine that lacks something."""
+        found: dict[str, set[str]] = {}
+        tables = ("machines", "missing_kbs", "missing_kbs_checks", "sweeps")
+        for machine_id, kb_id in missing_now({table: [*self.rows.get(table, {}).values()] for table in tables}):
+            found.setdefault(machine_id, set()).add(kb_id)
+        return {machine_id: frozenset(kbs) for machine_id, kbs in found.items()}
+
+
+def named(digests: list[str]) -> int:
+    """How many machines a list of STATE names: six letters each, in one string."""
+    return sum(len(digest.removeprefix("~")) // 6 for digest in digests)
+
+
+def half_a_day_passes(state: dict[str, Any]) -> None:
+    """What was fresh is so no longer; the fleet stays as it is."""
+    sweep = state["bookmarks"]["missing_kbs"]["sweep"]
+    began_at = datetime.fromisoformat(sweep["began_at"].replace("Z", "+00:00")) - timedelta(hours=13)
+    sweep["began_at"] = f"{began_at:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def lacking(missing: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:

@@ -15,6 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.support import readme
+from tests.support.contract import answers_of, missing_now
 from tests.support.singer import clean_environ
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Key = tuple[str, str]
 KB_COLUMNS = ("name", "products_names", "url", "machine_missed_on", "cve_addressed", "os_build", "first_seen_at")
-MOMENTS = ("checked_at", "listed_at")
-"""When it was: no two runs have the same."""
+MOMENTS = ("checked_at", "listed_at", "sweep", "listing")
+"""When it was, and in which sweep or listing: no two runs have the same."""
+TABLES = ("machines", "missing_kbs", "missing_kbs_checks", "sweeps")
 
 
 class Warehouse(ABC):
@@ -82,11 +84,17 @@ class Warehouse(ABC):
         return set(self.rows_missing_now())
 
     def rows_missing_now(self) -> dict[Key, Row]:
-        """The rows that it gives, without the time and the target's own columns; one for each machine and update."""
+        """The rows that it gives, without the time and the target's own columns; one for each machine and update.
+
+        They are also those that a reader finds who knows the contract and no SQL.
+        """
         rows = self.query(readme.sql("missing now"))
-        by_key = {(row["machine_id"], row["id"]): without_moments(row) for row in rows}
+        by_key = {(row["machine_id"], row["id"]): row for row in rows}
         assert len(by_key) == len(rows)
-        return by_key
+        read = missing_now({table: self.all(table) for table in TABLES})
+        assert {key: _kept(row, by_key[key]) for key, row in read.items() if key in by_key} == by_key
+        assert read.keys() == by_key.keys()
+        return {key: without_moments(row) for key, row in by_key.items()}
 
     def table(self) -> dict[str, Any]:
         """All that two ways to the same table have to agree in."""
@@ -170,6 +178,11 @@ READERS: dict[str, Callable[[Any], Any]] = {
 """What DuckDB and Snowflake give as text."""
 
 
+def _kept(row: Mapping[str, Any], like: Mapping[str, Any]) -> Row:
+    """A row with the columns of another."""
+    return {column: row[column] for column in like}
+
+
 def without_moments(row: Mapping[str, Any]) -> Row:
     """A row without the columns that are times of the run, and without the target's own."""
     return {column: value for column, value in row.items() if column not in MOMENTS and not column.startswith("_sdc_")}
@@ -177,11 +190,11 @@ def without_moments(row: Mapping[str, Any]) -> Row:
 
 def pairs(fleet: Fleet) -> set[Key]:
     """Machine and update of everything missing today."""
-    return {(machine_id, kb_id) for machine_id, kbs in fleet.missing().items() for kb_id in kbs}
+    return {(machine_id, kb_id) for machine_id, kbs in answers_of(fleet).items() for kb_id in kbs}
 
 
 def assert_right_so_far(warehouse: Warehouse, before: set[Key], fleet: Fleet) -> None:
-    """In the middle of a sweep: machines answered by now are as they are today, others as they were, or they left.
+    """In the middle of a sweep: machines answered by now are as today, others as they were, or left, or silent.
 
     Args:
         warehouse: the tables.
@@ -190,8 +203,8 @@ def assert_right_so_far(warehouse: Warehouse, before: set[Key], fleet: Fleet) ->
     """
     outcomes = warehouse.outcomes()
     answered = {machine_id for machine_id, outcome in outcomes.items() if outcome == "answered"}
-    assert 0 < len(answered) < len(fleet.onboarded()), "not in the middle"
-    waiting = set(fleet.listed()) - answered
+    assert 0 < len(answered) < len(fleet.assessed()), "not in the middle"
+    waiting = {machine_id for machine_id in fleet.listed() if outcomes.get(machine_id) not in {"answered", "skipped"}}
     expected = {pair for pair in pairs(fleet) if pair[0] in answered} | {pair for pair in before if pair[0] in waiting}
     found = warehouse.missing_now()
     assert expected <= found
@@ -201,9 +214,9 @@ def assert_right_so_far(warehouse: Warehouse, before: set[Key], fleet: Fleet) ->
 
 
 def true_missing_kbs(fleet: Fleet, machines: Iterable[str] | None = None) -> dict[Key, Row]:
-    """The rows of `missing_kbs` as they should be today, of all onboarded machines or of some."""
+    """The rows of `missing_kbs` as they should be today, of all machines that are assessed or of some."""
     truth: dict[Key, Row] = {}
-    for machine_id in fleet.onboarded() if machines is None else machines:
+    for machine_id in fleet.assessed() if machines is None else machines:
         for kb in fleet.missing_kbs(machine_id):
             row = {snake_case(name): value for name, value in kb.items()} | {"first_seen_at": None}
             if isinstance(row["os_build"], str):  # "10.0.19045.4412": a whole version, with the build in it

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from mde_simulator import Fault, Fleet, Simulator
 from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS, Unlisted, camel_case, date_time
+from tests.support.contract import answers_of
 from tests.support.singer import Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -208,12 +209,19 @@ class Notes(list[str]):
         ("2026-02-27T10:00:00+02:00", "2026-02-27T08:00:00.000000Z"),
         ("2026-02-27T10:00:00.1234567-0530", "2026-02-27T15:30:00.123456Z"),
         ("2026-03-01T00:30:00+01:00", "2026-02-28T23:30:00.000000Z"),
-        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
     ],
 )
 def test_date_times_are_written_in_utc_with_no_more_than_six_decimals(given: str, written: str) -> None:
     """A target reads no seventh decimal, and takes an absent zone for its own."""
     assert date_time(given) == written
+
+
+@pytest.mark.parametrize("given", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "0001-01-01T00:00:00.0000000Z"])
+def test_the_first_day_of_the_year_1_is_no_moment(given: str) -> None:
+    """It stands where there is none: as a moment it would be the longest silence of all."""
+    notes = Notes()
+    assert MACHINES.from_wire({"id": "a", "lastSeen": given}, notes.unlisted)["last_seen"] is None
+    assert notes == []
 
 
 @pytest.mark.parametrize(
@@ -227,7 +235,6 @@ def test_date_times_are_written_in_utc_with_no_more_than_six_decimals(given: str
         "2026-02-27T25:00:00Z",
         "2026-02-27T10:00:00+99:00",
         "2026-02-27T10:00:00.\u0661Z",
-        "0001-01-01T00:00:00+01:00",
         "9999-12-31T23:59:59-01:00",
         1767225600,
     ],
@@ -437,7 +444,7 @@ def test_what_is_odd_costs_one_warning_each_and_never_a_machine(odd: tuple[Messa
         next(record for record in messages.records("machines") if record["id"] == machine_id)
         for machine_id in fleet.listed()[:3]
     )
-    assert {column for column, value in first.items() if value is not None} == {"id", "listed_at"}
+    assert {column for column, value in first.items() if value is not None} == {"id", "listed_at", "listing"}
     assert (second["os_build"], second["rbac_group_id"], second["is_aad_joined"]) == (19045, 12, None)
     assert second["last_seen"] == "2026-01-01T00:00:00.123456Z"
     assert third["machine_tags"] is None
@@ -484,7 +491,12 @@ def test_kbs_with_nothing_but_an_id_and_with_values_of_other_types(simulate: Sta
     check_against_its_schema(messages)
     rows = {row["id"]: row for row in messages.records("missing_kbs")}
     for kb_id in ("0", "1"):
-        assert {name for name, value in rows[kb_id].items() if value is not None} == {"machine_id", "id", "checked_at"}
+        assert {name for name, value in rows[kb_id].items() if value is not None} == {
+            "machine_id",
+            "id",
+            "checked_at",
+            "sweep",
+        }
     assert rows["4540673"]["cve_addressed"] == 97
     assert rows["4540673"]["os_build"] is None
     assert rows["4540673"]["products_names"] is None
@@ -498,7 +510,7 @@ def test_kbs_are_written_as_the_tenant_has_them(simulate: StartSimulator, tmp_pa
     messages = ran(tmp_path, simulator)
     written = {(row["machine_id"], row["id"]): row for row in messages.records("missing_kbs")}
     count = 0
-    for machine_id in simulator.fleet.onboarded():
+    for machine_id in simulator.fleet.assessed():
         for served in simulator.fleet.missing_kbs(machine_id):
             row = written[machine_id, str(served["id"])]
             build = served["osBuild"]
@@ -520,7 +532,7 @@ def test_a_machine_that_is_listed_twice_is_one_row_and_asked_once(simulate: Star
     assert len(ids) == len(set(ids))
     assert set(ids) == set(fleet.listed())
     asked = [entry.machine_id for entry in simulator.journal if entry.machine_id]
-    assert len(asked) == len(set(asked)) == len(fleet.onboarded())
+    assert len(asked) == len(set(asked)) == len(fleet.assessed())
 
 
 def test_ids_of_any_form_can_be_asked_about(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -532,5 +544,5 @@ def test_ids_of_any_form_can_be_asked_about(simulate: StartSimulator, tmp_path: 
     simulator = simulate(fleet)
     target = Target()
     target.take(ran(tmp_path, simulator).all)
-    assert target.missing == lacking(fleet.missing())
+    assert target.missing == lacking(answers_of(fleet))
     assert {entry.machine_id for entry in simulator.journal} >= set(ids)
