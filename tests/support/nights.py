@@ -6,7 +6,7 @@ One target deletes what ACTIVATE_VERSION says, the other deletes nothing: a read
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mde_simulator import Fleet, Simulator
+    from tap_mde_kbs.patience import Patience
     from tests.conftest import StartSimulator
 
 Pairs = set[tuple[str, str]]
@@ -41,6 +42,11 @@ class ManyNights:
     target: Target = field(default_factory=Target)
     kept: Target = field(default_factory=Target)
     asked: list[str] = field(default_factory=list)
+
+    @property
+    def eager(self) -> Patience:
+        """A tap that writes a STATE after each machine."""
+        return replace(HURRIED, state=0)
 
     @property
     def fleet(self) -> Fleet:
