@@ -6,10 +6,12 @@ import gzip
 import json
 import sys
 import tempfile
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_mde_kbs import schema
 from tap_mde_kbs import schema
 from tap_mde_kbs.errors import MalformedFileError, SettingsError, TapError
 from tap_mde_kbs.export import records as module
@@ -68,6 +70,11 @@ def write(file: Path, text: str) -> Path:
 def lines(*found: dict[str, Any]) -> str:
     """One object a line."""
     return "".join(json.dumps(pascal(one)) + "\n" for one in found)
+
+
+def missed(records: Records, column: str) -> list[tuple[str, Any]]:
+    """A column of every missing update, each with its machine."""
+    return [(machine_id, kb[column]) for machine_id, kbs in records.missing() for kb in kbs]
 
 
 def missed(records: Records, column: str) -> list[tuple[str, Any]]:
