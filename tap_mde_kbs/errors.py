@@ -5,8 +5,8 @@
       FileError                 a config, state or catalog file can't be used
       SignInError               Entra ID gives no token
       ApiError                  the API refuses a call, or its answer is of no use
-        BadRequestError           HTTP 4xx about this call alone, not about token or permission
-        NotFoundError             HTTP 404, of the API or of the host that stores an export's files
+        BadRequestError           HTTP 4xx that may be about this call alone, not about token or permission
+        NotFoundError             HTTP 404, by the API's own word, or of the host that stores an export's files
         NoAnswerError             no answer of use after several tries
         ShapeError                an answer of another shape than documented
         ApiDownError              too many machines in a row give no answer
@@ -115,6 +115,10 @@ API_REMEDIES: Mapping[str, Remedy] = {
     "redirect": Remedy(
         "HTTP 3xx.", "Redirects are not followed, since the token would go along: set api_url to the host itself."
     ),
+    "address": Remedy(
+        "HTTP 404 without the API's own error, so not from the API.",
+        "Check api_url: the API's host alone, without /api behind it, and reached without a gateway of another's.",
+    ),
     "refused": Remedy("Any other HTTP 4xx.", "Check api_url and the settings."),
     "shape": Remedy(
         "An answer of another shape than documented.",
@@ -128,6 +132,11 @@ API_REMEDIES: Mapping[str, Remedy] = {
         "A file of the export is missing, cut or malformed, or its links are refused, again and again.",
         "Run again later; let the storage host through the proxy, or set missing_kbs_source to export_json. "
         "Nothing was deleted in the target.",
+    ),
+    "no files": Remedy(
+        "An export that lists no files.",
+        "Run again later; if that goes on, see whether the tenant's devices are assessed, or set missing_kbs_source to "
+        "export_json or per_machine. Nothing was deleted in the target.",
     ),
     "certificate": Remedy(
         "The server's certificate was not accepted.",
@@ -165,11 +174,11 @@ class ApiError(TapError):
 
 
 class BadRequestError(ApiError):
-    """HTTP 4xx that is not about token or permission: the API does not accept this call; others may be fine."""
+    """HTTP 4xx that does not say that token or permission is at fault: this call is refused; others may be fine."""
 
 
 class NotFoundError(ApiError):
-    """HTTP 404: the API, or the host that stores an export's files, does not know what was asked for."""
+    """HTTP 404: the API says so, or the host that stores an export's files. A 404 of a wrong path is no such word."""
 
 
 class NoAnswerError(ApiError):
@@ -263,6 +272,12 @@ def certificate_error(host: str, error: BaseException) -> str:
     found = re.search(r"certificate verify failed: ([^(\'\"]+)", str(error))
     reason = f" ({found.group(1).strip()})" if found else ""
     return f"The certificate of {host} was not accepted{reason}. {API_REMEDIES['certificate'].advice}"
+
+
+def is_own_error(document: object) -> bool:
+    """Whether an answer is the API's own error: `{"error": {"code": …}}`. A wrong path or host has none."""
+    error = document.get("error") if isinstance(document, dict) else None
+    return isinstance(error, dict) and isinstance(error.get("code"), str) and bool(error["code"])
 
 
 def api_reason(document: object) -> str:

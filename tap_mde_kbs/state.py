@@ -29,8 +29,8 @@ DIGEST_CHARACTERS = 6
 DIGESTS = "~"
 """What a string of digests begins with; any other string in a list of STATE is an id, as older versions wrote it."""
 
-MOST_NAMED = 250
-"""How many machines a list of STATE names at most; three lists of it and all else stay under 8 KB."""
+MOST_NAMED = 210
+"""How many machines a list of STATE names at most: one in a hundred of 20,000, and a few; all else has room in 8 KB."""
 
 
 def digest(machine_id: str) -> str:
@@ -231,8 +231,24 @@ class SweepBookmark:
         counts = {**vars(self.counts), "deferred": _packed(self.deferred)}
         return {"version": self.version, "after": self.after, "asked_all": self.asked_all, "counts": counts}
 
+    def handed_on(self) -> SweepBookmark:
+        """What the sweep after this one needs of it; by itself, there is no sweep to go on with."""
+        counts = self.counts.begun_anew()
+        return SweepBookmark(
+            version=self.version,
+            failed_before=[*(self.failed if self.finished else self.failed_before)],
+            counts=replace(counts, empty_files_before=self.counts.empty_files) if self.finished else counts,
+            answered_last=self.answered_last,
+            answered_short=self.answered_short,
+            pairs_last=self.pairs_last,
+            pairs_short=self.pairs_short,
+            source_time=self.source_time,
+        )
+
     def no_further_than(self, checks: Mapping[str, Any]) -> SweepBookmark:
         """The bookmark, taken back to where the bookmark of `missing_kbs_checks` stands, if that is older.
+
+        If it was not believed before, it stays so: one sweep is never two in a row.
 
         Args:
             checks: What STATE says there.
@@ -240,11 +256,17 @@ class SweepBookmark:
         version, after = _number(checks.get("version")) or 0, _text(checks.get("after"))
         asked_all, said = bool(checks.get("asked_all")), _mapping(checks.get("counts"))
         counts = Counts.from_dict(said)
+        if version > self.version:  # of that sweep nothing else is known, and this one's rows would be older than its
+            return replace(self.handed_on(), version=version)
         there = (version, asked_all, after or "", counts.outcomes)
-        if there >= (self.version, self.asked_all, self.after or "", self.counts.outcomes):
+        here = (self.version, self.asked_all, self.after or "", self.counts.outcomes)
+        if there == here and counts.failed > self.counts.failed:  # who was healed since is not known
+            return self.handed_on()
+        if there >= here:
             return self
+        judged = {"is_believed": False, "verdict": self.counts.verdict} if self.counts.is_believed is False else {}
         if version < self.version:  # nothing is known of the checks of this sweep
-            started = self.counts.begun_anew()
+            started = replace(self.counts.begun_anew(), **judged)
             return replace(self, after=None, deferred=[], failed=[], asked_all=False, complete=False, counts=started)
         # Who was deferred then may have got an outcome since, and its check be lost.
         deferred = _digests(said.get("deferred")) or []
@@ -255,7 +277,7 @@ class SweepBookmark:
             failed=[each for each in self.failed if each not in deferred],
             asked_all=asked_all,
             complete=False,
-            counts=replace(counts, is_believed=self.counts.is_believed, verdict=self.counts.verdict),
+            counts=replace(counts, **{"is_believed": None, "verdict": None, **judged}),
         )
 
 
@@ -314,8 +336,8 @@ class State:
         sweep = _mapping(bookmarks.get("missing_kbs")).get("sweep")
         self.sweep = SweepBookmark.from_dict(sweep)
         # A version before this one wrote no bookmark of the checks.
-        is_old = "counts" not in _mapping(sweep)
-        self._checks = self.sweep.checks if is_old else dict(_mapping(bookmarks.get("missing_kbs_checks")))
+        is_old = "counts" not in _mapping(sweep) and "missing_kbs_checks" not in bookmarks
+        self._checks = self.sweep.checks if is_old else _checks(bookmarks.get("missing_kbs_checks"))
 
     def settle(self, *, checks_are_written: bool) -> None:
         """Decide where to go on: of the two bookmarks of the sweep the older counts, if both streams are written."""
@@ -342,6 +364,18 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _checks(value: object) -> dict[str, Any]:
+    """The bookmark of `missing_kbs_checks` out of a state, all its keys."""
+    read = _mapping(value)
+    said = _mapping(read.get("counts"))
+    return {
+        "version": _number(read.get("version")) or 0,
+        "after": _text(read.get("after")),
+        "asked_all": _truth(read.get("asked_all")) or False,
+        "counts": {**vars(Counts.from_dict(said)), "deferred": _packed(_digests(said.get("deferred")) or [])},
+    }
+
+
 def _number(value: object) -> int | None:
     """A number of something out of a state, None if it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
@@ -361,7 +395,7 @@ def _packed(digests: Sequence[str]) -> list[str]:
 
 
 def _digests(value: object) -> list[str] | None:
-    """The digests in a list of a state, None if it holds anything else than text."""
+    """The digests in a list of a state, None if it holds anything else than text, or more than is ever written."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return None
     found = []
@@ -371,7 +405,7 @@ def _digests(value: object) -> list[str] | None:
             found += [packed[start : start + DIGEST_CHARACTERS] for start in range(0, len(packed), DIGEST_CHARACTERS)]
         else:
             found.append(digest(item))
-    return found
+    return found if len(found) <= MOST_NAMED else None
 
 
 def _moment_of(version: int) -> str | None:

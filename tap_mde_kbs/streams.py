@@ -7,6 +7,7 @@ before the first KB. The SDK's underscored names that this needs (`_sync_childre
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +21,6 @@ from tap_mde_kbs import schema
 from tap_mde_kbs.runner import Tables
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Iterable, Iterator
 
     from singer_sdk.helpers.types import Context
@@ -44,7 +44,8 @@ class DefenderStream(Stream):
         super().__init__(tap, schema=self.table.schema)
         self.primary_keys = self.table.keys
         self.runner = runner
-        self.logger.addFilter(_is_not_the_sdks_unhandled_error)
+        # By its name: singer-sdk 0.55 wraps it.
+        logging.getLogger(self.logger.name).addFilter(_is_not_the_sdks_unhandled_error)
 
     @property
     @override

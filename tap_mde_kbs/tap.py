@@ -99,7 +99,7 @@ class TapMdeKbs(Tap):
         )
 
     def _machine_page(self, skip: int, top: int) -> list[dict[str, Any]]:
-        return machine_page(self.client, skip, top, self.config.get("machines_filter"))
+        return machine_page(self.client, skip, top, self.config.get("machines_filter"), self.unlisted)
 
     @override
     def discover_streams(self) -> Sequence[Stream]:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from mde_simulator.defender import errors
+from mde_simulator.defender.odata import skipped
 from mde_simulator.faults.fault import API, KBS, LIST, kind, of_payload
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ FAR_DATE = "Fri, 31 Dec 9999 23:59:59 GMT"
 @of_payload
 def _empty(payload: Any, _strike: Strike) -> object:
     return payload | {"value": []}
+
+
+@kind("fewer", KBS, "200 with the first `size` KBs alone, by default one", size=1)
+@of_payload
+def _fewer(payload: Any, strike: Strike) -> object:
+    return payload | {"value": payload["value"][: strike.size]}
 
 
 @kind("null_value", KBS, "200 in which `value` is null")
@@ -98,6 +105,16 @@ def _without(hidden: set[str]) -> Effect:
         }
 
     return effect
+
+
+@kind("short_list", LIST, "the list ends after `size` entries, by default ten", size=10)
+@of_payload
+def _short_list(payload: Any, strike: Strike) -> object:
+    left = max(0, strike.size - skipped(strike.request.query))
+    if len(payload["value"]) < left:
+        return payload
+    rest = {name: value for name, value in payload.items() if name != "@odata.nextLink"}
+    return rest | {"value": payload["value"][:left]}
 
 
 @kind("no_id_entry", LIST, "`size` more entries without an id begin the page, by default one; once", times=1, size=1)

@@ -88,6 +88,8 @@ EXCLUSION_REASONS = ("InactiveDevice", "DuplicateDevice", "Other")
 NEVER_INSTALLED, ROLLED_BACK = 0.03, 0.04
 """Of all pairs of device and update these never work out, or are rolled back for two weeks."""
 ROLLBACK = (7, 21)
+BY_HAND = 10_000_000
+"""Devices added by hand are numbered from here."""
 INACTIVE, SNAPSHOT, RETENTION = 7, 30, 180
 """Days without a report after which a device is called inactive; after which Defender drops what it knew of its
 vulnerabilities (retention-logic-mdvm); after which it is no longer listed.

@@ -12,49 +12,25 @@ from collections import Counter
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
-from datetime import date, datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING, TypeVar
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from mde_simulator.dice import dice
 from mde_simulator.fleet.catalogue import Catalogue, Record, Update
-from mde_simulator.fleet.devices import (
-    EXCLUSION_REASONS,
-    RETENTION,
-    SNAPSHOT,
-    Device,
-    Shares,
-    describe,
-    instant,
-    make_device,
-)
-from mde_simulator.fleet.picture import Assessed, Content, Kb, Picture
+from mde_simulator.fleet.devices import BY_HAND, EXCLUSION_REASONS, SNAPSHOT, Device, Shares, make_device
+from mde_simulator.fleet.ledger import Ledger
+from mde_simulator.fleet.picture import Picture, look
+from mde_simulator.fleet.truth import Truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 START = date(2026, 1, 5)
-NIGHT = time(2, 0, tzinfo=timezone.utc)
-"""The time of day at which a night's run finds the fleet."""
 ARRIVALS = 0.001
 """New machines a day for each machine of the first day."""
 DUPLICATE_DISTANCE = 25
 """A duplicate is served again about 25 places after the first."""
-BY_HAND = 10_000_000
-"""Devices added by hand are numbered from here."""
-LINGERS, DISCOVERED = 2, 4
-"""A device that left, or may no longer be seen, is in pictures for 2 days more; of the discovered Windows devices
-one in 4 is in them.
-"""
-T = TypeVar("T")
-History = list[tuple[int, T]]
-"""What was done by hand, with the day, oldest first."""
-
-
-def latest(history: History[T] | None, day: int) -> T | None:
-    """The last entry made up to and with `day`."""
-    found = [value for when, value in history or () if when <= day]
-    return found[-1] if found else None
 
 
 @dataclass(eq=False)
@@ -93,17 +69,14 @@ class Fleet:
         self.version = 0
         self._lock = threading.RLock()
         self._catalogue = Catalogue(self.seed, self.start)
+        self._ledger = Ledger()
+        self._truth = Truth(self.start, self._catalogue, self._ledger)
         self._arrived_until = 0
         self._arrival_phase = dice(self.seed, "arrivals").random()
         self._shares = Shares(self.discovered, self.excluded, self.silent)
         self._devices = [make_device(self.seed, index, 0, self._shares) for index in range(self.machines)]
         self._added: list[Device] = []
         self._by_id = {device.id: device for device in self._devices}
-        self._changes: dict[str, History[Record]] = {}
-        self._kb_changes: dict[str, Record] = {}
-        self._installs: dict[str, dict[str, History[bool]]] = {}
-        self._shown: dict[str, History[bool]] = {}
-        self._forgotten: dict[str, History[str]] = {}
         self._repeated: set[str] = set()
         self._order = 0
         self._cache: dict[tuple[object, ...], object] = {}
@@ -115,7 +88,7 @@ class Fleet:
     @property
     def now(self) -> datetime:
         """The simulated time of the present day's run."""
-        return self._moment(self.day)
+        return self._truth.now(self.day)
 
     def pass_days(self, days: int = 1) -> None:
         """Let time pass: updates are published and installed, machines come, fall silent, leave."""
@@ -146,7 +119,7 @@ class Fleet:
             key = ("listed", self.version, day)
             if key not in self._cache:
                 self._cache[key] = tuple(
-                    device.id for device in (*self._devices, *self._added) if self._is_listed(device, day)
+                    device.id for device in (*self._devices, *self._added) if self._truth.is_listed(device, day)
                 )
             found = self._cache[key]
             return found if isinstance(found, tuple) else ()
@@ -155,7 +128,7 @@ class Fleet:
         """The listed machines that are onboarded; a null status counts as onboarded."""
         day = self._day(day)
         with self._lock:
-            return tuple(id_ for id_ in self.listed(day) if self._is_onboarded(id_, day))
+            return tuple(id_ for id_ in self.listed(day) if self._truth.is_onboarded(self._by_id[id_], day))
 
     def listing(self) -> list[str]:
         """The ids as the list serves them: some twice, and in another order after `shuffle`."""
@@ -173,20 +146,15 @@ class Fleet:
         """
         with self._lock:
             device = self._by_id[machine_id]
-            if not self._is_listed(device, self.day):
+            if not self._truth.is_listed(device, self.day):
                 raise KeyError(machine_id)
-            record = describe(device, self.day, self.now)
-            record.update(deepcopy(dict(self.extra_fields)))
-            for day, fields in self._changes.get(machine_id, ()):
-                if day <= self.day:
-                    record.update(deepcopy(fields))
-            return record
+            return deepcopy(dict(self.extra_fields)) | self._truth.record(device, self.day)
 
     def is_listed(self, machine_id: str) -> bool:
         """Whether the API knows this id today."""
         with self._lock:
             device = self._by_id.get(machine_id)
-            return device is not None and self._is_listed(device, self.day)
+            return device is not None and self._truth.is_listed(device, self.day)
 
     def not_assessed(self, day: int | None = None) -> dict[str, str]:
         """Why Defender knows nothing, or soon will not, of some listed machines.
@@ -202,9 +170,9 @@ class Fleet:
             newest = max((moment for moment in seen.values() if moment is not None), default=None)
             reasons = {}
             for id_, moment in seen.items():
-                if not self._is_onboarded(id_, day):
+                if not self._truth.is_onboarded(self._by_id[id_], day):
                     reasons[id_] = "not_onboarded"
-                elif self._is_excluded(id_, day):
+                elif self._truth.is_excluded(self._by_id[id_], day):
                     reasons[id_] = "excluded"
                 elif moment is not None and newest is not None and newest - moment > timedelta(days=SNAPSHOT):
                     reasons[id_] = "silent"
@@ -221,11 +189,7 @@ class Fleet:
         """When a machine reported last, as it is listed; None: the list does not say."""
         day = self._day(day)
         with self._lock:
-            changed = self._changed(machine_id, "lastSeen", day)
-            if changed is not None:
-                return instant(changed[0]) if isinstance(changed[0], str) else None
-            device = self._by_id[machine_id]
-            return None if device.null == "lastSeen" else device.last_seen(day, self._moment(day))
+            return self._truth.last_seen(self._by_id[machine_id], day)
 
     def missing(self, day: int | None = None) -> dict[str, frozenset[str]]:
         """What Defender knows each listed and onboarded machine to miss, today or on a past day.
@@ -235,7 +199,10 @@ class Fleet:
         """
         day = self._day(day)
         with self._lock:
-            return {id_: frozenset(update.id for update in self._known(id_, day)) for id_ in self.onboarded(day)}
+            return {
+                id_: frozenset(update.id for update in self._truth.known(self._by_id[id_], day))
+                for id_ in self.onboarded(day)
+            }
 
     def lacking(self, day: int | None = None) -> dict[str, frozenset[str]]:
         """What each onboarded machine that is there really lacks.
@@ -245,9 +212,9 @@ class Fleet:
         day = self._day(day)
         with self._lock:
             return {
-                device.id: frozenset(update.id for update in self._missing(device.id, day))
+                device.id: frozenset(update.id for update in self._truth.lacking(device, day))
                 for device in (*self._devices, *self._added)
-                if device.joined <= day < device.left and self._is_onboarded(device.id, day)
+                if device.joined <= day < device.left and self._truth.is_onboarded(device, day)
             }
 
     def missing_kbs(self, machine_id: str) -> list[Record]:
@@ -260,7 +227,10 @@ class Fleet:
             if not self.is_listed(machine_id):
                 raise KeyError(machine_id)
             missed_on = self.missed_on()
-            return [self._row(update, missed_on[update.id]) for update in self._known(machine_id, self.day)]
+            return [
+                self._truth.row(update, missed_on[update.id])
+                for update in self._truth.known(self._by_id[machine_id], self.day)
+            ]
 
     def kb(self, kb_id: str) -> Record:
         """An update that is published by today, as a row of a response.
@@ -269,7 +239,7 @@ class Fleet:
             KeyError: There is no such update yet.
         """
         with self._lock:
-            return self._row(self._update(kb_id), self.missed_on()[kb_id])
+            return self._truth.row(self._update(kb_id), self.missed_on()[kb_id])
 
     def kbs(self, day: int | None = None) -> tuple[str, ...]:
         """The updates published by then, oldest first."""
@@ -283,7 +253,7 @@ class Fleet:
             key = ("missed_on", self.version)
             if key not in self._cache:
                 self._cache[key] = Counter(
-                    update.id for id_ in self.onboarded() for update in self._known(id_, self.day)
+                    update.id for id_ in self.onboarded() for update in self._truth.known(self._by_id[id_], self.day)
                 )
             found = self._cache[key]
             return found if isinstance(found, Counter) else Counter()
@@ -297,17 +267,19 @@ class Fleet:
         """On how many machines a product misses an update, and on how many it is installed."""
         with self._lock:
             having = [id_ for id_ in self.onboarded() if product in self._by_id[id_].software]
-            exposed = sum(any(product in update.products for update in self._known(id_, self.day)) for id_ in having)
+            exposed = sum(
+                any(product in update.products for update in self._truth.known(self._by_id[id_], self.day))
+                for id_ in having
+            )
             return exposed, len(having)
 
     def picture(self) -> Picture:
         """What vulnerability management knows now; later changes do not change it.
 
-        In it are the onboarded machines that are listed, those gone for less than `LINGERS` days, and
-        one in `DISCOVERED` of the discovered ones; none that is excluded, or silent for over 30 days.
+        Who is in it says `picture.py`.
         """
         with self._lock:
-            picture = Picture(self._look, self._lock)
+            picture = Picture(lambda: look((*self._devices, *self._added), self._truth, self.day), self._lock)
             self._pictures.add(picture)
             return picture
 
@@ -315,11 +287,13 @@ class Fleet:
 
     def install(self, machine_id: str, kb_id: str) -> None:
         """From today on the machine has the update."""
-        self._set_installed(machine_id, kb_id, installed=True)
+        with self._changing():
+            self._ledger.install(self._by_id[machine_id].id, self.day, self._update(kb_id).id, installed=True)
 
     def uninstall(self, machine_id: str, kb_id: str) -> None:
         """From today on the machine misses the update, whatever its software."""
-        self._set_installed(machine_id, kb_id, installed=False)
+        with self._changing():
+            self._ledger.install(self._by_id[machine_id].id, self.day, self._update(kb_id).id, installed=False)
 
     def remove(self, *machine_ids: str) -> None:
         """The machines leave today, for good."""
@@ -342,12 +316,12 @@ class Fleet:
     def change(self, machine_id: str, **fields: object) -> None:
         """Set properties of a machine, documented or not, from today on."""
         with self._changing():
-            self._changes.setdefault(self._by_id[machine_id].id, []).append((self.day, fields))
+            self._ledger.change(self._by_id[machine_id].id, self.day, fields)
 
     def change_kb(self, kb_id: str, **fields: object) -> None:
         """Set properties of an update as it is served."""
         with self._changing():
-            self._kb_changes.setdefault(self._update(kb_id).id, {}).update(fields)
+            self._ledger.change_kb(self._update(kb_id).id, fields)
 
     def silence(self, *machine_ids: str) -> None:
         """The machines report today for the last time."""
@@ -370,7 +344,7 @@ class Fleet:
     def forget_software(self, machine_id: str, product: str) -> None:
         """From today on Defender knows nothing of a product there: it had no events for 30 days."""
         with self._changing():
-            self._forgotten.setdefault(self._by_id[machine_id].id, []).append((self.day, product))
+            self._ledger.forget(self._by_id[machine_id].id, self.day, product)
 
     def repeat(self, *machine_ids: str) -> None:
         """The listing has each of these twice in a row, and the rest one place later."""
@@ -384,11 +358,15 @@ class Fleet:
 
     def hide(self, machine_ids: Iterable[str]) -> None:
         """From today on the application may not see these: a device group was taken away."""
-        self._show(machine_ids, shown=False)
+        with self._changing():
+            for machine_id in machine_ids:
+                self._ledger.show(self._by_id[machine_id].id, self.day, shown=False)
 
     def show(self, machine_ids: Iterable[str]) -> None:
         """The application may see these again."""
-        self._show(machine_ids, shown=True)
+        with self._changing():
+            for machine_id in machine_ids:
+                self._ledger.show(self._by_id[machine_id].id, self.day, shown=True)
 
     # Inner workings; the lock is held
 
@@ -429,133 +407,11 @@ class Fleet:
         for all_ in (self._devices, self._added):
             all_[:] = [self._by_id[device.id] for device in all_]
 
-    def _moment(self, day: int) -> datetime:
-        return datetime.combine(self.start + timedelta(days=day), NIGHT)
-
-    def _is_listed(self, device: Device, day: int) -> bool:
-        return device.present(day) and latest(self._shown.get(device.id), day) is not False
-
-    def _is_onboarded(self, machine_id: str, day: int) -> bool:
-        changed = self._changed(machine_id, "onboardingStatus", day)
-        return self._by_id[machine_id].onboarded if changed is None else changed[0] in ("Onboarded", None)
-
-    def _is_excluded(self, machine_id: str, day: int) -> bool:
-        changed = self._changed(machine_id, "isExcluded", day)
-        return self._by_id[machine_id].excluded if changed is None else bool(changed[0])
-
-    def _changed(self, machine_id: str, name: str, day: int) -> tuple[object] | None:
-        """What a property was changed to by hand, if it was."""
-        changes = self._changes.get(machine_id, ())
-        return latest([(when, (fields[name],)) for when, fields in changes if name in fields], day)
-
-    def _known(self, machine_id: str, day: int) -> list[Update]:
-        """What Defender knows to be missing."""
-        if not self._is_onboarded(machine_id, day) or not self._is_known(machine_id, day):
-            return []
-        gone = [product for when, product in self._forgotten.get(machine_id, ()) if when <= day]
-        return [update for update in self._missing(machine_id, day) if update.product not in gone]
-
-    def _is_known(self, machine_id: str, day: int) -> bool:
-        """Whether Defender shows vulnerabilities of it at all."""
-        return self._by_id[machine_id].silent_for(day) <= SNAPSHOT and not self._is_excluded(machine_id, day)
-
-    def _missing(self, machine_id: str, day: int) -> list[Update]:
-        device = self._by_id[machine_id]
-        updates = self._catalogue.applicable(device.software, day)
-        by_hand = self._installs.get(machine_id)
-        if not by_hand:
-            return [update for update in updates if not device.installed(update, day)]
-        missing = []
-        for update in self._catalogue.published(day):
-            installed = latest(by_hand.get(update.id), day)
-            if installed is None:
-                installed = update not in updates or device.installed(update, day)
-            if not installed:
-                missing.append(update)
-        return missing
-
     def _update(self, kb_id: str) -> Update:
         for update in self._catalogue.published(self.day):
             if update.id == kb_id:
                 return update
         raise KeyError(kb_id)
-
-    def _row(self, update: Update, missed_on: int) -> Record:
-        return update.row(missed_on) | deepcopy(self._kb_changes.get(update.id, {}))
-
-    def _look(self) -> Content:
-        devices, kbs = [], dict[str, Kb]()
-        for device in (*self._devices, *self._added):
-            if self._is_assessed(device):
-                missing = self._assessment(device)
-                kbs |= {update.id: self._kb(update) for update in missing if update.id not in kbs}
-                devices.append(self._assessed(device, missing))
-        return Content(self.now, tuple(devices), kbs)
-
-    def _assessment(self, device: Device) -> list[Update]:
-        """What an export says that it misses; a discovered device is assessed there now and then."""
-        if self._is_onboarded(device.id, self.day):
-            return self._known(device.id, self.day)
-        return self._missing(device.id, self.day)
-
-    def _is_assessed(self, device: Device) -> bool:
-        if not self._is_known(device.id, self.day):
-            return False
-        if not self._is_onboarded(device.id, self.day):
-            discovered = device.index % DISCOVERED == 1 and bool(device.platform[2])
-            return discovered and self._is_listed(device, self.day)
-        if self._is_listed(device, self.day):
-            return True
-        when, shown = self._shown.get(device.id, [(0, True)])[-1]
-        gone = device.left if shown else min(device.left, when)
-        forgotten = device.silent_for(gone) >= RETENTION
-        return gone <= self.day < gone + LINGERS and not forgotten
-
-    def _assessed(self, device: Device, missing: list[Update]) -> Assessed:
-        record = describe(device, self.day, self.now)
-        for _, fields in self._changes.get(device.id, ()):
-            record.update(fields)
-        name, group = record["computerDnsName"], record["rbacGroupName"]
-        group_id = str(record["rbacGroupId"])
-        return Assessed(
-            id=device.id,
-            index=device.index,
-            added=device.index >= BY_HAND,
-            phase=device.phase,
-            name=name if isinstance(name, str) else None,
-            group=group if isinstance(group, str) else None,
-            group_id=int(group_id) if group_id.isdecimal() else 0,
-            platform=str(record["osPlatform"]),
-            version=f"{device.platform[4]}.{device.platform[5]}",
-            architecture="arm64" if record["osProcessor"] == "arm64" else "x64",
-            onboarded=self._is_onboarded(device.id, self.day),
-            arrived=self.start + timedelta(days=device.joined) if device.joined else None,
-            missing=tuple(update.id for update in missing),
-        )
-
-    def _kb(self, update: Update) -> Kb:
-        row = self._row(update, 0)
-        name, url, products, cves = (row[key] for key in ("name", "url", "productsNames", "cveAddressed"))
-        return Kb(
-            id=str(row["id"]),
-            name=name if isinstance(name, str) else None,
-            url=url if isinstance(url, str) else None,
-            products=tuple(map(str, products)) if isinstance(products, list) and products else update.products,
-            cves=cves if isinstance(cves, int) else update.cves,
-            published=self.start + timedelta(days=update.published),
-        )
-
-    def _set_installed(self, machine_id: str, kb_id: str, *, installed: bool) -> None:
-        with self._changing():
-            update = self._update(kb_id)
-            by_kb = self._installs.setdefault(self._by_id[machine_id].id, {})
-            by_kb.setdefault(update.id, []).append((self.day, installed))
-
-    def _show(self, machine_ids: Iterable[str], *, shown: bool) -> None:
-        with self._changing():
-            for machine_id in machine_ids:
-                history = self._shown.setdefault(self._by_id[machine_id].id, [])
-                history.append((self.day, shown))
 
     def _with_duplicates(self, ids: list[str]) -> list[str]:
         every = max(1, round(1 / self.duplicates)) if self.duplicates else 0

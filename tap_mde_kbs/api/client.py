@@ -7,6 +7,7 @@ streams, or what is in a record.
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from tap_mde_kbs.errors import (
     TryAgainError,
     api_reason,
     certificate_error,
+    is_own_error,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +51,19 @@ RETRIED = (
 )
 """What another try may fix. A 429 is not among them: the adapter waits until it is over."""
 
-REMEDIES: Mapping[int, str] = {HTTPStatus.UNAUTHORIZED: "token", HTTPStatus.FORBIDDEN: "permission"}
-"""Refusals that concern all calls, not just this one: the key of `API_REMEDIES`, by HTTP status."""
+REMEDIES: Mapping[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "token",
+    HTTPStatus.FORBIDDEN: "permission",
+    HTTPStatus.NOT_FOUND: "address",
+}
+"""The key of `API_REMEDIES`, by HTTP status; "refused" for the others."""
+
+_UNLICENSED = re.compile(r"no tvm license", re.IGNORECASE)
+_OF_ALL_CALLS = re.compile(r"\brole|\blicen[cs]e", re.IGNORECASE)
+"""What a 403 says that is about the application or the tenant, so about all calls."""
+
+_NO_SUCH_PATH = re.compile(r"\bno http resource\b", re.IGNORECASE)
+"""What a 404 says that is about the path, not about what was asked for."""
 
 TRIES = 6
 """How often a call is made until `NoAnswerError` is raised, unless its caller says otherwise."""
@@ -184,8 +197,8 @@ class Client:
             advice: What to do about HTTP 400, instead of the usual advice.
 
         Raises:
-            NotFoundError: HTTP 404.
-            BadRequestError: Another HTTP 4xx that is not about token or permission.
+            NotFoundError: HTTP 404, with the API's own error.
+            BadRequestError: Another HTTP 4xx that does not say that token or permission is at fault.
             NoAnswerError: No answer of use in that many tries.
             ApiError: Any other refusal.
             SignInError: No token.
@@ -206,7 +219,7 @@ class Client:
         except RETRIED as error:
             if is_certificate_error(error):
                 raise NoAnswerError(self._reason(error)) from None
-            msg = f"{self._reason(error)} Tried {tries} times."
+            msg = self._reason(error) if tries == 1 else f"{self._reason(error)} Tried {tries} times."
             raise NoAnswerError(msg, API_REMEDIES["no answer"].advice) from None
 
     def _get(self, path: str, params: Mapping[str, Any] | None, permission: str, advice: str | None) -> Any:
@@ -250,16 +263,29 @@ def records_of(document: object, path: str, *, has_id: bool) -> list[dict[str, A
     Raises:
         ShapeError: They are not there, or not as they should be.
     """
-    records = document.get("value") if isinstance(document, dict) else None
-    if not isinstance(records, list):
-        fault = "there is no list `value` in it"
-    elif not all(isinstance(record, dict) for record in records):
-        fault = "an entry of `value` is no object"
-    elif has_id and not all(_is_id(record.get("id")) for record in records):
-        fault = "an entry of `value` has no id"
-    else:
-        return records
-    raise shape_error(document, path, fault)
+    records = entries_of(document, path)
+    if not all(isinstance(record, dict) for record in records):
+        raise shape_error(document, path, "an entry of `value` is no object")
+    if has_id and not all(is_id(record.get("id")) for record in records):
+        raise shape_error(document, path, "an entry of `value` has no id")
+    return records
+
+
+def entries_of(document: object, path: str) -> list[Any]:
+    """What is in the list `value` of an answer.
+
+    Raises:
+        ShapeError: There is no such list.
+    """
+    entries = document.get("value") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise shape_error(document, path, "there is no list `value` in it")
+    return entries
+
+
+def is_id(value: object) -> bool:
+    """Whether it can be a record's id, and a segment of a URL's path."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip(" .") != ""
 
 
 def shape_error(document: object, path: str, fault: str) -> ShapeError:
@@ -271,45 +297,50 @@ def shape_error(document: object, path: str, fault: str) -> ShapeError:
 
 
 def _refused(response: requests.Response, permission: str, advice: str | None) -> ApiError:
-    """The error for HTTP 3xx and 4xx."""
-    status, refusal = response.status_code, _refusal(response)
-    if status == HTTPStatus.NOT_FOUND:
+    """The error for HTTP 3xx and 4xx: `BadRequestError` where it may be about this call alone."""
+    status, document, refusal = response.status_code, _document(response), _refusal(response)
+    if status == HTTPStatus.NOT_FOUND and is_own_error(document) and not _NO_SUCH_PATH.search(refusal):
         return NotFoundError(refusal)
     if status == HTTPStatus.BAD_REQUEST and advice:
         return BadRequestError(refusal, advice)
+    reason = api_reason(document)
     if status < HTTPStatus.BAD_REQUEST:
         remedy = "redirect"
-    elif "no tvm license" in refusal.lower():
+    elif _UNLICENSED.search(reason):
         remedy = "licence"
     else:
         remedy = REMEDIES.get(status, "refused")
-    is_general = status < HTTPStatus.BAD_REQUEST or status in REMEDIES
-    error = ApiError if is_general else BadRequestError
+    says_all = status == HTTPStatus.FORBIDDEN and _OF_ALL_CALLS.search(reason)
+    is_of_all = says_all or status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.UNAUTHORIZED
+    error = ApiError if is_of_all else BadRequestError
     return error(refusal, API_REMEDIES[remedy].advice.format(permission=permission))
 
 
 def _refusal(response: requests.Response) -> str:
     """What was asked and how it was refused, as a sentence."""
+    reason = api_reason(_document(response)) or response.reason
+    return f"GET {path_of(response)} answered HTTP {response.status_code}: {reason}."
+
+
+def _document(response: requests.Response) -> Any:
+    """The JSON of a refusal; None if there is none."""
     try:
-        reason = api_reason(_parsed(response))
+        return _parsed(response)
     except ValueError:
-        reason = ""
-    return f"GET {path_of(response)} answered HTTP {response.status_code}: {reason or response.reason}."
+        return None
 
 
 def _parsed(response: requests.Response) -> Any:
-    """The body's JSON.
+    """The body's JSON. A string that no text can hold is mended: bytes that are no UTF-8 become U+FFFD.
 
     Raises:
         ValueError: It is not JSON, or nested more deeply than a parser takes.
     """
     try:
-        return json.loads(response.content)
+        try:
+            return json.loads(response.content)
+        except UnicodeDecodeError:
+            return json.loads(response.content.decode(errors="replace"))
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
-
-
-def _is_id(value: object) -> bool:
-    """Whether it can be a record's id, and a segment of a URL's path."""
-    return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip(" .") != ""

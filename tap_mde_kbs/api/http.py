@@ -37,6 +37,12 @@ MAX_TIMEOUTS_FOR_A_BODY = 5
 DEFAULT_TIMEOUT_SECONDS = 60.0
 """Where a call brings no timeout of its own."""
 
+LAST_YEAR = 9999
+"""What stands for never in .NET."""
+
+LONGEST_WAIT = 86400.0
+"""Seconds: where Date and Retry-After are further apart, Date is wrong."""
+
 PIECE_BYTES = 2**16
 SECONDS_BETWEEN_LOOKS = 0.5
 """How late the watchdog may be."""
@@ -136,7 +142,7 @@ class GovernedAdapter(BoundedAdapter):
             if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                 self.governor.succeeded()
                 return response
-            self.governor.pause(_retry_after(response.headers))
+            self.governor.pause(seconds_to_wait(response.headers))
 
 
 def path_of(response: requests.Response) -> str:
@@ -175,10 +181,21 @@ def _body(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, by its own clock where it tells the time."""
+def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, by its own clock where it tells a time that can be."""
+    value, sent = headers.get("Retry-After"), _moment(headers.get("Date", ""))
+    seconds = retry_after(value, sent) if sent else None
+    if seconds is None or seconds > LONGEST_WAIT:
+        return retry_after(value, datetime.now(timezone.utc))
+    return seconds
+
+
+def _moment(date: str) -> datetime | None:
+    """The time in the header Date; None where it is unreadable, or stands for never."""
     try:
-        now = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
-        now = datetime.now(timezone.utc)
-    return retry_after(headers.get("Retry-After"), now.astimezone(timezone.utc))
+        moment = parsedate_to_datetime(date)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return moment.astimezone(timezone.utc) if moment.year < LAST_YEAR else None
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None

@@ -6,16 +6,18 @@ Must not know how the list is walked, or in what order machines are asked.
 from __future__ import annotations
 
 import contextlib
+import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tap_mde_kbs import schema
-from tap_mde_kbs.api.client import records_of
+from tap_mde_kbs.api.client import entries_of, is_id, records_of, shape_error
 from tap_mde_kbs.errors import API_REMEDIES, NotFoundError, printable
 from tap_mde_kbs.sweep.pool import Answer, Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tap_mde_kbs.api.client import Client
 
@@ -33,18 +35,31 @@ TRIES = 3
 PROBED = 3
 """How many machines `probe` asks at most."""
 
+FEW = 10
+"""So many entries of a page may have no id, whatever their share."""
 
-def machine_page(client: Client, skip: int, top: int, machines_filter: str | None) -> list[dict[str, Any]]:
-    """A page of the machine list, as the API has it; empty for a 404, which means that there are no recent machines.
+COUNTS = ("machine_missed_on", "cve_addressed")
+"""Columns of a missing KB: where it comes twice, the larger number counts."""
+
+_KB = re.compile(r"^KB\s*(?=\d)", re.IGNORECASE)
+
+
+def machine_page(
+    client: Client, skip: int, top: int, machines_filter: str | None, unlisted: schema.Unlisted
+) -> list[dict[str, Any]]:
+    """A page of the machine list, as the API has it, entries without an id included: they count in positions.
+
+    Empty for a 404 by the API's own word, which means that there are no recent machines.
 
     Args:
         client: Makes the call.
         skip: The position of the first machine.
         top: How many machines at most.
         machines_filter: An OData $filter; None or empty for all machines.
+        unlisted: Where it is reported that entries have no id; what is no object becomes one without anything.
 
     Raises:
-        ApiError: The page can't be had.
+        ApiError: The page can't be had, or so few of its entries have an id that it is of a wrong host.
 
     Source: learn.microsoft.com, "List machines API".
     """
@@ -57,7 +72,13 @@ def machine_page(client: Client, skip: int, top: int, machines_filter: str | Non
         )
     except NotFoundError:
         return []
-    return records_of(document, LIST, has_id=True)
+    entries = [entry if isinstance(entry, dict) else {} for entry in entries_of(document, LIST)]
+    nameless = sum(not is_id(entry.get("id")) for entry in entries)
+    if nameless and (2 * nameless > len(entries) > FEW or (nameless == len(entries) and not skip)):
+        raise shape_error(document, LIST, f"{nameless} of {len(entries)} entries of `value` have no id")
+    if nameless:
+        unlisted.note("The machine list", f"has {nameless} entries without an id on a page of {len(entries)}: dropped.")
+    return entries
 
 
 class MachineSource:
@@ -105,25 +126,27 @@ class MachineSource:
         with answers:
             yield answers
 
-    def _answer(self, machine_id: str, once: bool = False) -> Answer:
-        """Ask for the missing KBs of a machine; called in the threads."""
-        records = self._records(machine_id, once)
+    def _answer(self, machine_id: str, once: bool) -> Answer:
+        """Ask for the missing KBs of a machine, a few times or once; called in the threads."""
+        records = self._records(machine_id, tries=1 if once else TRIES)
         checked_at = schema.now()
         rows: dict[str, dict[str, Any]] = {}
         for record in records:
             row = schema.MISSING_KBS.from_wire(record, self._unlisted)
-            rows.setdefault(
-                row["id"], {"machine_id": machine_id, **row, "first_seen_at": None, "checked_at": checked_at}
-            )
+            row["id"] = kb_id(row["id"])
+            if before := rows.get(row["id"]):
+                _merge(before, row)
+            else:
+                rows[row["id"]] = {"machine_id": machine_id, **row, "first_seen_at": None, "checked_at": checked_at}
         return Answer([*rows.values()], checked_at)
 
-    def _records(self, machine_id: str, once: bool = False) -> list[dict[str, Any]]:
+    def _records(self, machine_id: str, *, tries: int = TRIES) -> list[dict[str, Any]]:
         """A machine's missing KBs as the API has them.
 
         Source: learn.microsoft.com, "Get missing KBs by device ID".
         """
         path = MISSING_KBS.format(machine_id=quote(machine_id, safe=""))  # an id may hold what a path may not
-        return records_of(self._client.get(path, permission=self.permission, tries=1 if once else TRIES), path, has_id=True)
+        return records_of(self._client.get(path, permission=self.permission, tries=tries), path, has_id=True)
 
 
 class MachineAnswers(Threads[Answer]):
@@ -139,3 +162,19 @@ class MachineAnswers(Threads[Answer]):
     def strangers(self, listed: Collection[str]) -> list[str]:  # noqa: ARG002 - only listed machines are asked
         """None: only listed machines are asked."""
         return []
+
+
+def kb_id(value: str) -> str:
+    """A KB's number as every stream has it: without blanks around it, and without `KB`."""
+    return value if value.isdecimal() else _KB.sub("", value.strip())
+
+
+def _merge(row: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Add to a KB's row what another entry of the same answer says of it."""
+    products = [names for names in (row["products_names"], other["products_names"]) if names is not None]
+    for column, value in other.items():
+        if row[column] is None:
+            row[column] = value
+        elif column in COUNTS and value is not None:
+            row[column] = max(row[column], value)
+    row["products_names"] = [*dict.fromkeys(chain(*products))] if products else None

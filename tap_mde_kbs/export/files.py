@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -96,7 +95,9 @@ class FileReader:
         links = Links(export, self.newest, self._log)
         names = [*export.links]
         logged_at = time.monotonic()
-        with Threads(lambda name, _: self._fetch(links, records.folder, name), FILES_AHEAD, self._client.check_time) as pool:
+        with Threads(
+            lambda name, _: self._fetch(links, records.folder, name), FILES_AHEAD, self._client.check_time
+        ) as pool:
             ahead = iter(names)
             for name in islice(ahead, FILES_AHEAD):
                 pool.submit(name)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tap_mde_kbs.sweep.sweep import Listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 LARGEST_OVERLAP = 200
 ONBOARDED = (None, "Onboarded")
@@ -104,7 +104,7 @@ class Assessed(NamedTuple):
     include_excluded: bool
     silent_after_days: float
 
-    def listed(self, machines: Iterable[Mapping[str, Any]], now: datetime) -> list[Listed]:
+    def listed(self, machines: Collection[Mapping[str, Any]], now: datetime) -> list[Listed]:
         """The machines, each with the reason why it is not asked, if there is one.
 
         Args:
@@ -113,16 +113,17 @@ class Assessed(NamedTuple):
         """
         reports = [report for machine in machines if (report := _moment(machine["last_seen"]))]
         newest = max((report for report in reports if report <= now + DAY), default=None)
-        oldest = newest - timedelta(days=self.silent_after_days) if newest and self.silent_after_days else None
-        return [Listed(machine["id"], self._skip(machine, oldest), machine["last_seen"]) for machine in machines]
+        return [Listed(machine["id"], self._skip(machine, newest), machine["last_seen"]) for machine in machines]
 
-    def _skip(self, machine: Mapping[str, Any], oldest: datetime | None) -> str | None:
+    def _skip(self, machine: Mapping[str, Any], newest: datetime | None) -> str | None:
         if not self.include_not_onboarded and machine["onboarding_status"] not in ONBOARDED:
             return "not_onboarded"
         if not self.include_excluded and machine["is_excluded"]:
             return "excluded"
         report = _moment(machine["last_seen"])
-        return "silent" if oldest and report and report < oldest else None
+        if not self.silent_after_days or newest is None or report is None:
+            return None
+        return "silent" if newest - report > timedelta(days=self.silent_after_days) else None
 
 
 def entries_with_ids(page: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

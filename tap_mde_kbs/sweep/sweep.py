@@ -10,10 +10,12 @@ A sweep always ends, and everybody's turn comes:
   in the sweep before is asked once, so that the sick do not eat the quota.
 - Machines in a row without any answer wait, with the cursor before them, until another shows that the API
   lives. After ten of them the machine that answered last is asked once more (a few others, if none has
-  answered yet): if it answers, the ten have failed; if not, the API is down, and the next run asks them in
-  their turn.
+  answered yet): if it gives an answer of any kind, the ten have failed; if not, the API is down, and the next
+  run asks them in their turn. So it is where machines are asked again.
 - A refusal that seems to be about all calls (of the token, a permission, a redirect) is the machine's own
-  if another machine answers.
+  if another machine is not refused like that, or if it failed in the sweep before.
+- Machines are asked again ten at a time, each until it has an outcome: a run that has time for few of them
+  gets on, too. If the time ends while machines in a row gave no answer, they are deferred.
 - A sweep that machines which failed held back is healed first thing in the next run: they are asked again,
   and whoever fails again has failed twice and holds nothing back.
 - It goes on for as many nights as it needs, and is dropped only when it made no progress for thirty days.
@@ -44,6 +46,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from tap_mde_kbs.errors import (
@@ -54,6 +57,7 @@ from tap_mde_kbs.errors import (
     NotFoundError,
     NotInExportError,
     ShapeError,
+    Stopped,
 )
 from tap_mde_kbs.state import MOST_NAMED, SweepBookmark, digest, moment, seconds_since
 from tap_mde_kbs.sweep.verdict import UNBELIEVED, judge
@@ -188,8 +192,10 @@ class Sweep(Generic[T]):
         self._failed_earlier = {known[each] for each in bookmark.newly_failed}
         """Failed in an earlier run of this sweep: asked again in this one."""
         self._deferred = [known[each] for each in bookmark.deferred]
-        self._silent: list[Outcome[T]] = []
-        """Without any answer, one after the other, until now; the cursor stays before them."""
+        self._held: list[Outcome[T]] = []
+        """From the first of those in a row without any answer on; the cursor stays before them."""
+        self._silent_again: set[str] = set()
+        """Of those that are asked again, who gave no answer, one after the other, until now."""
         self._asked_again: Sequence[str] = ()
         """Those that are asked again just now, not in their turn."""
         self._witness: str | None = None
@@ -228,8 +234,7 @@ class Sweep(Generic[T]):
             answered_at: The rows' `checked_at`; None where nothing was answered.
         """
         bookmark, machine_id = self.bookmark, outcome.machine.id
-        if answered_at:
-            bookmark.source_time = answered_at
+        bookmark.source_time = answered_at or bookmark.source_time
         bookmark.progress_at = moment(self._now())
         self.left -= outcome.kind != "skipped"
         self._count(outcome, rows)
@@ -237,7 +242,7 @@ class Sweep(Generic[T]):
             if machine_id in self._deferred:
                 self._deferred.remove(machine_id)
                 bookmark.deferred.remove(digest(machine_id))
-        elif not self._silent:
+        else:
             bookmark.after = machine_id
 
     def _count(self, outcome: Outcome[T], rows: int) -> None:
@@ -259,24 +264,39 @@ class Sweep(Generic[T]):
 
     def _first_pass(self) -> Iterator[Outcome[T]]:
         """Ask everybody in their turn; whoever gives no answer of use, or says 404, is deferred."""
-        for outcome in self._ask(self._ahead):
-            machine_id = outcome.machine.id
-            if outcome.kind == "skipped":  # no sign of life: it was not asked
-                yield outcome
-            elif outcome.kind in {"failed", "not_found"} and machine_id in self._failed_before:
-                yield self._final(outcome, {})  # no sign of death: it was sick before
-            elif outcome.is_silent:
-                self._silent.append(outcome)
-                if len(self._silent) >= self._rules.in_a_row:
-                    yield from self._fail_the_silent()
+        try:
+            for outcome in self._ask(self._ahead):
+                yield from self._judged(outcome)
+            yield from self._defer_the_silent()
+        except Stopped:
+            for outcome in takewhile(self._is_silent, self._held):
+                self._note_deferred(outcome.machine.id)
+            raise
+
+    def _judged(self, outcome: Outcome[T]) -> Iterator[Outcome[T]]:
+        """What a machine's first outcome means, for itself and for those that gave no answer before it."""
+        has_no_answer = outcome.kind in {"failed", "not_found"}
+        if self._is_silent(outcome):
+            self._held.append(outcome)
+            if sum(map(self._is_silent, self._held)) >= self._rules.in_a_row:
+                yield from self._fail_the_silent()
+        elif outcome.kind == "skipped" or (has_no_answer and outcome.machine.id in self._failed_before):
+            # Neither a sign of life nor of death. Were it written now, it would be counted again after a stop.
+            outcome = self._final(outcome, {})
+            if self._held:
+                self._held.append(outcome)
             else:
-                self._witness = machine_id
-                yield from self._defer_the_silent()
-                if outcome.kind in {"failed", "not_found"}:
-                    yield from self._defer(machine_id)
-                else:
-                    yield outcome
-        yield from self._defer_the_silent()
+                yield outcome
+        else:
+            yield from self._defer_the_silent()
+            if has_no_answer:
+                yield from self._defer(outcome.machine.id)
+            else:
+                yield outcome
+
+    def _is_silent(self, outcome: Outcome[T]) -> bool:
+        """It gave no answer of any kind, and did not fail in the sweep before."""
+        return outcome.is_silent and outcome.machine.id not in self._failed_before
 
     def _fail_the_silent(self) -> Iterator[Outcome[T]]:
         """Decide what it means that so many machines in a row gave no answer.
@@ -284,53 +304,87 @@ class Sweep(Generic[T]):
         Raises:
             ApiDownError: The API is down.
         """
-        if not self._another_answers({outcome.machine.id for outcome in self._silent}):
-            msg = f"{len(self._silent)} machines in a row gave no answer ({self._silent[-1].reason})"
-            raise ApiDownError(msg)
-        silent, self._silent = self._silent, []
-        yield from silent
+        self._check_api({outcome.machine.id for outcome in self._held}, self._held[-1])
+        held, self._held = self._held, []
+        yield from held
 
-    def _another_answers(self, but: Collection[str]) -> bool:
+    def _check_api(self, silent: Collection[str], last: Outcome[T]) -> None:
+        """Check, after many machines in a row without an answer, that another gives one.
+
+        Raises:
+            ApiDownError: The API is down.
+        """
+        if not self._another_answers(silent, refusals=True):
+            msg = f"{self._rules.in_a_row} machines in a row gave no answer ({last.reason})"
+            raise ApiDownError(msg)
+
+    def _another_answers(self, but: Collection[str], *, refusals: bool) -> bool:
         """Ask the machine that answered last once more, or a few others where none has: whether one answers.
 
         Args:
             but: Whom not to ask.
+            refusals: Whether a refusal that seems to be about all calls is an answer, too.
         """
-        witnesses = [self._witness] if self._witness else self._spread({*but, *self._in_flight, *self._failed_before})
-        for machine_id in witnesses:
-            self._pool.submit(machine_id, once=True)
+        unfit = {*but, *self._asked_again, *self._failed_before}
+        for machine_id in [self._witness] if self._witness else self._spread(unfit):
+            is_asked = machine_id in self._in_flight
+            if not is_asked:
+                self._pool.submit(machine_id, once=True)
             try:
                 self._pool.result(machine_id)
+            except NoAnswerError:
+                continue
             except (NotFoundError, *MACHINES_OWN):
                 return True
             except ApiError:
-                continue
+                if refusals:
+                    return True
             else:
                 return True
+            finally:
+                if is_asked:  # its turn is still to come
+                    self._pool.submit(machine_id)
         return False
 
     def _spread(self, but: Collection[str]) -> Sequence[str]:
-        """A few machines from all over the list."""
-        others = [each.id for each in self._machines.values() if each.skip is None and each.id not in but]
+        """A few machines from all over the list; of those that are being asked only where there are no others."""
+        fit = [each.id for each in self._machines.values() if each.skip is None and each.id not in but]
+        others = [machine_id for machine_id in fit if machine_id not in self._in_flight] or fit
         return others[:: max(1, len(others) // self._rules.witnesses)][: self._rules.witnesses]
 
     def _defer_the_silent(self) -> Iterator[Outcome[T]]:
-        silent, self._silent = self._silent, []
-        for outcome in silent:
-            yield from self._defer(outcome.machine.id)
+        held, self._held = self._held, []
+        for outcome in held:
+            if self._is_silent(outcome):
+                yield from self._defer(outcome.machine.id)
+            else:
+                yield outcome
 
     def _defer(self, machine_id: str) -> Iterator[Outcome[T]]:
         """Leave a machine for later; once there are many, ask them again at once."""
+        self._note_deferred(machine_id)
+        if len(self._deferred) >= self._rules.deferred:
+            yield from self._ask_again()
+
+    def _note_deferred(self, machine_id: str) -> None:
         self._deferred.append(machine_id)
         self.bookmark.deferred.append(digest(machine_id))
         self.bookmark.after = machine_id
-        if len(self._deferred) >= self._rules.deferred:
-            yield from self._ask_again()
 
     def _ask_again(self) -> Iterator[Outcome[T]]:
         """Ask the deferred machines, and those that failed in an earlier run, until all have an outcome."""
         waiting = sorted({*self._deferred, *(self._failed_earlier if self.bookmark.asked_all else ())})
-        self._asked_again = waiting
+        self._asked_again, self._silent_again = waiting, set()
+        for start in range(0, len(waiting), self._rules.in_a_row):
+            yield from self._ask_a_few_again(waiting[start : start + self._rules.in_a_row])
+        self._asked_again = ()
+
+    def _ask_a_few_again(self, waiting: Sequence[str]) -> Iterator[Outcome[T]]:
+        """Ask machines until each has an outcome.
+
+        Raises:
+            ApiDownError: The API is down.
+        """
         reasons: dict[str, str | None] = {}
         for tries_left in reversed(range(self._rules.tries)):
             if not waiting:
@@ -338,6 +392,10 @@ class Sweep(Generic[T]):
             self._sleep(self._rules.pause)
             still_waiting = []
             for outcome in self._ask(waiting):
+                self._silent_again = {*self._silent_again, outcome.machine.id} if outcome.is_silent else set()
+                if len(self._silent_again) >= self._rules.in_a_row:
+                    self._check_api(self._silent_again, outcome)
+                    self._silent_again = set()
                 if outcome.kind == "failed":
                     reasons[outcome.machine.id] = outcome.reason
                 if outcome.kind in {"failed", "not_found"} and tries_left:
@@ -345,7 +403,6 @@ class Sweep(Generic[T]):
                 else:
                     yield self._final(outcome, reasons)
             waiting = still_waiting
-        self._asked_again = ()
 
     def _final(self, outcome: Outcome[T], reasons: Mapping[str, str | None]) -> Outcome[T]:
         """The outcome of a machine that was asked as often as it is.
@@ -403,9 +460,11 @@ class Sweep(Generic[T]):
         except MACHINES_OWN as error:
             return Outcome(machine, "failed", reason=str(error))
         except ApiError as error:
-            if not self._another_answers({machine.id}):
+            is_sick = machine.id in self._failed_before
+            if not is_sick and not self._another_answers({machine.id}, refusals=False):
                 raise
             return Outcome(machine, "failed", reason=str(error))
+        self._witness = machine.id
         return Outcome(machine, "answered", answer)
 
 
@@ -476,17 +535,6 @@ def _mode(bookmark: SweepBookmark, scope: str, now: float, rules: Rules) -> Mode
 
 def _successor(bookmark: SweepBookmark, scope: str, now: float) -> SweepBookmark:
     """The bookmark of a new sweep, after the one given."""
-    counts = bookmark.counts.begun_anew()
-    return SweepBookmark(
-        version=max(int(now), bookmark.version + 1),
-        scope=scope,
-        began_at=moment(now),
-        progress_at=moment(now),
-        failed_before=[*(bookmark.failed if bookmark.finished else bookmark.failed_before)],
-        counts=replace(counts, empty_files_before=bookmark.counts.empty_files),
-        answered_last=bookmark.answered_last,
-        answered_short=bookmark.answered_short,
-        pairs_last=bookmark.pairs_last,
-        pairs_short=bookmark.pairs_short,
-        source_time=bookmark.source_time,
-    )
+    begun = moment(now)
+    version = max(int(now), bookmark.version + 1)
+    return replace(bookmark.handed_on(), version=version, scope=scope, began_at=begun, progress_at=begun)

@@ -88,9 +88,9 @@ def believe(count: int, last: int | None, short: int | None, tolerance: Toleranc
 
 
 def believe_list(count: int, last: int | None, short: int | None, max_shrink_percent: float) -> Level:
-    """Judge how many machines were listed; none at all is never believed, and is no level."""
+    """Judge how many machines were listed; none at all is never believed, is no level, and ends a row of short ones."""
     if not count:
-        return Level(is_believed=False, short=short)
+        return Level(is_believed=False, short=None)
     return believe(count, last, short, Tolerance(max_shrink_percent))
 
 
@@ -104,7 +104,10 @@ def judge(bookmark: SweepBookmark, *, max_shrink_percent: float) -> Verdict:
         max_shrink_percent: How many per cent fewer answers than last time are believed at once.
     """
     counts, is_healed = bookmark.counts, bookmark.counts.is_believed is not None
-    doubt = _doubt(bookmark, max_shrink_percent) if not is_healed else ("" if counts.is_believed else counts.verdict)
+    if not is_healed:
+        doubt = _doubt(bookmark, max_shrink_percent)
+    else:
+        doubt = "" if counts.is_believed else counts.verdict or "It was not believed before."
     if not doubt:
         bookmark.answered_last, bookmark.answered_short = counts.answered + counts.skipped, None
         bookmark.pairs_last, bookmark.pairs_short = None if counts.is_partial else counts.pairs, None
@@ -123,6 +126,7 @@ def _doubt(bookmark: SweepBookmark, max_shrink_percent: float) -> str:
     """Why what is absent from the sweep is not taken for gone; empty if it is. Notes the levels."""
     counts = bookmark.counts
     if counts.asked and not counts.answered:
+        bookmark.answered_short = bookmark.pairs_short = None  # it ends a row of short ones
         return "No machine answered."
     machines = counts.answered + counts.skipped
     answered = believe(machines, bookmark.answered_last, bookmark.answered_short, Tolerance(max_shrink_percent))

@@ -192,12 +192,14 @@ def test_a_machine_that_reports_again_is_known_again_and_catches_up() -> None:
     ids = [id_ for id_ in ids if id_ in fleet.onboarded()]
     assert not any(fleet.missing()[id_] for id_ in ids)
     before = fleet.lacking()
+    past = {id_: kbs for id_, kbs in fleet.lacking(45).items() if id_ in ids}
     fleet.report(*ids)
     assert ids
     assert all(fleet.missing()[id_] == fleet.lacking()[id_] for id_ in ids)
     assert sum(len(fleet.lacking()[id_]) for id_ in ids) < sum(len(before[id_]) for id_ in ids)
     assert not any(reason == "silent" for reason in fleet.not_assessed().values())
     assert not any(fleet.missing(45)[id_] for id_ in ids)
+    assert {id_: kbs for id_, kbs in fleet.lacking(45).items() if id_ in ids} == past, "the past is another"
     fleet.pass_days(200)
     assert not {id_ for id_ in ids if fleet.not_assessed().get(id_) == "silent"}
 
@@ -264,8 +266,9 @@ def test_everybody_listed_is_assessed_or_has_a_reason() -> None:
 
 
 def test_how_many_are_excluded_and_silent_can_be_chosen() -> None:
-    def reasons(**shares: float) -> set[str]:
-        return set(Fleet(300, seed=1, night=30, discovered=0, **shares).not_assessed().values())
+    def reasons(excluded: float = 0.025, silent: float = 0.03) -> set[str]:
+        fleet = Fleet(300, seed=1, night=30, discovered=0, excluded=excluded, silent=silent)
+        return set(fleet.not_assessed().values())
 
     assert reasons() == {"excluded", "silent"}
     assert reasons(excluded=0) == {"silent"}

@@ -55,6 +55,13 @@ def test_for_everybody_too(opened: Opened) -> None:
     assert door.ids()
 
 
+def test_an_answer_has_fewer_kbs_than_are_missing(opened: Opened) -> None:
+    door = opened().sign_in()
+    right = door.simulator.fleet.missing_kbs(someone(door))
+    assert len(right) > 2
+    assert said(door, "fewer", size=2)["value"] == right[:2]
+
+
 def test_the_value_is_null_or_missing_or_without_its_envelope(opened: Opened) -> None:
     assert said(opened().sign_in(), "null_value")["value"] is None
     assert list(said(opened().sign_in(), "no_value")) == ["@odata.context"]
@@ -112,6 +119,16 @@ def test_a_device_group_is_gone_from_list_machines_and_pages(opened: Opened) -> 
     assert len(door.ids()) < len(fleet.listed())
     door.simulator.faults.clear()
     assert set(door.ids()) == set(fleet.listed())
+
+
+def test_the_list_ends_early(opened: Opened) -> None:
+    door = opened(Fleet(60, seed=1, duplicates=0), page_size=20, faults=[Fault("short_list", size=30)]).sign_in()
+    right = list(door.simulator.fleet.listed())
+    assert [door.ids(top=20, skip=skip) for skip in (0, 20, 40)] == [right[:20], right[20:30], []]
+    first = door.get("/api/machines").json()
+    last = door.get(first["@odata.nextLink"]).json()
+    assert [machine["id"] for machine in (*first["value"], *last["value"])] == right[:30]
+    assert "@odata.nextLink" not in last
 
 
 def test_entries_have_no_id_and_the_machines_are_all_there(opened: Opened) -> None:

@@ -241,6 +241,12 @@ def test_the_missing_kbs_of_a_software(opened: Opened) -> None:
         (["Machine.Read.All"], "/api/machines/x/getmissingkbs", 403),
         (["Machine.Read.All"], "/api/Software", 403),
         (["Software.Read.All"], "/api/Software", 200),
+        (["Machine.Read.All"], "/api/machines/x", 404),
+        (["Software.Read.All"], "/api/machines/x", 403),
+        (["Machine.Read.All"], "/api/Software/x", 403),
+        (["Machine.Read.All"], "/api/Software/x/getmissingkbs", 403),
+        (["Machine.Read.All", "Software.Read.All"], "/api/machines/SoftwareVulnerabilitiesExport", 403),
+        (["Machine.Read.All", "Software.Read.All"], "/api/machines/SoftwareVulnerabilitiesByMachine", 403),
         ([], "/api/machines", 403),
     ],
 )

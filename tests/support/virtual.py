@@ -78,7 +78,7 @@ class Network(Generic[T]):
     _done: dict[str, Callable[[], T]] = field(default_factory=dict)
     _token_until: float = TOKEN_LIFE
 
-    def submit(self, machine_id: str) -> None:
+    def submit(self, machine_id: str, *, once: bool = False) -> None:  # noqa: ARG002 - nobody is asked twice here
         """Have a machine asked."""
         self._queue.append(machine_id)
 
@@ -163,6 +163,7 @@ class Desk(Generic[T]):
 
     Attributes:
         asked: Whom it asked, in that order.
+        asked_once: Whom of those in one call, without another try.
         slept: For how long the sweep slept.
         waiting: How many answers were not fetched yet, at most.
     """
@@ -170,14 +171,17 @@ class Desk(Generic[T]):
     ask: Callable[[str], T]
     size: int = 4
     asked: list[str] = field(default_factory=list)
+    asked_once: list[str] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
     waiting: int = 0
     _done: dict[str, Callable[[], T]] = field(default_factory=dict)
 
-    def submit(self, machine_id: str) -> None:
+    def submit(self, machine_id: str, *, once: bool = False) -> None:
         """Ask."""
         assert machine_id not in self._done
         self.asked.append(machine_id)
+        if once:
+            self.asked_once.append(machine_id)
         try:
             answer = self.ask(machine_id)
         except Exception as error:  # noqa: BLE001 - raised in `result`

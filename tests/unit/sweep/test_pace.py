@@ -51,16 +51,16 @@ def run(net: Network[str], machines: int, each: Callable[[int], None] = lambda _
     """List the machines, and sweep them; the seconds that took."""
     begun = net.clock.now
     net.list_machines()
-    listed = (Listed(f"{number:040x}", asked=True) for number in range(machines))
+    listed = (Listed(f"{number:040x}") for number in range(machines))
     work = sweeps(SweepBookmark(), listed, scope="s", pool=net, now=net.clock.wall, sleep=net.sleep)
     for sweep in work:
         for done, outcome in enumerate(sweep.outcomes()):
-            assert outcome.answer == outcome.machine_id
+            assert outcome.answer == outcome.machine.id
             sweep.written(outcome)
             each(done)
         assert sweep.verdict is not None
         assert sweep.verdict.activate
-        assert sweep.bookmark.answered == machines
+        assert sweep.bookmark.counts.answered == machines
     return net.clock.now - begun
 
 
