@@ -111,7 +111,7 @@ def test_two_new_ones_are_exit_status_1_and_hold_the_rest_back_for_a_night(night
 
 def test_another_machine_fails_every_night(nights: StartNights) -> None:
     """Never the same: healed first thing the next night, then activated; the tables are at most a night old."""
-    night = nights()
+    night = nights(60)
     night.run()
     ids = night.fleet.assessed()
     for number in range(4):
