@@ -391,7 +391,7 @@ class Runner:
         if kb_cves:
             kb_cves.begin(version)
             for record in answers.kb_cves():
-                kb_cves.write(record)
+                kb_cves.write({**record, "checked_at": answers.made_at})
 
     def _end(self, sweep: Sweep[Answer], verdict: Verdict, progress: Progress, tables: Tables) -> None:
         told = f"{tables.missing_kbs.name}: not activated. {verdict.reason}"

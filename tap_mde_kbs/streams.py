@@ -68,8 +68,9 @@ class DefenderStream(Stream):
         return self.get_batch_config(self.config) is not None
 
     def begin(self, version: int) -> None:
-        """Give what is written from now on a version; batch files carry none."""
-        self._stream_version = None if self.in_batches else version
+        """Give what is written from now on a version, if one will be activated; batch files carry none."""
+        is_activated = self.config["emit_activate_version_messages"] and not self.in_batches
+        self._stream_version = version if is_activated else None
 
     def write(self, record: dict[str, Any]) -> None:
         """Write a row from outside of the stream's own sync, if the stream is selected."""

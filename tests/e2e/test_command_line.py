@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tap_mde_kbs import settings
-from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS
 from tests.support.singer import UNLIMITED, Messages, clean_environ, run_command, run_tap, trust
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def expected_defaults() -> dict[str, Any]:
         "auth_method": "client_secret",
         "cloud": "commercial",
         "include_not_onboarded": False,
+        "include_excluded": False,
+        "silent_after_days": 30,
         "requests_per_minute": 100,
         "requests_per_hour": 1500,
         "max_parallel_requests": 4,
@@ -132,11 +134,13 @@ class TestDiscovery:
             "machines": ["id"],
             "missing_kbs": ["machine_id", "id"],
             "missing_kbs_checks": ["machine_id", "sweep"],
+            "sweeps": ["sweep"],
         }
         for name, table in (
             ("machines", MACHINES),
             ("missing_kbs", MISSING_KBS),
             ("missing_kbs_checks", MISSING_KBS_CHECKS),
+            ("sweeps", SWEEPS),
         ):
             entry = found[name]
             columns = [field.column for field in table.fields]
@@ -158,6 +162,7 @@ class TestDiscovery:
             "machines",
             "missing_kbs",
             "missing_kbs_checks",
+            "sweeps",
         }
 
     def test_it_says_nothing_that_frightens(self, tmp_path: Path) -> None:

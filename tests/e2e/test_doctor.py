@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +35,9 @@ def test_all_is_well(simulate: StartSimulator, tmp_path: Path) -> None:
     assert "client_secret" in lines[1]
     assert "valid until" in lines[1]
     assert "Machine.Read.All, Software.Read.All" in lines[2]
-    assert f"{len(fleet.assessed())} of them onboarded" in lines[3]
+    unknown = Counter(fleet.not_assessed().values())
+    assert f"{len(fleet.onboarded())} of them onboarded" in lines[3]
+    assert f"{unknown['excluded']} excluded, {unknown['silent']} silent" in lines[3]
     newest = max(str(fleet.machine(machine_id)["lastSeen"] or "") for machine_id in fleet.listed())
     assert newest[:19] in lines[3]
     asked = lines[4].rpartition(" ")[2]
@@ -49,7 +52,7 @@ def test_it_costs_a_handful_of_calls(simulate: StartSimulator, tmp_path: Path) -
 
 
 def test_the_estimate_is_that_of_the_quota(simulate: StartSimulator, tmp_path: Path) -> None:
-    simulator = simulate(Fleet(machines=2_000, seed=1, discovered=0))
+    simulator = simulate(Fleet(machines=2_000, seed=1, discovered=0, excluded=0, silent=0))
     _, lines, _ = examine(tmp_path, simulator)
     assert lines[-1] == "✓ a sweep takes 1 h 5 min by the quota"
 
@@ -110,7 +113,7 @@ def test_a_terminal_without_check_marks_gets_words(simulate: StartSimulator, tmp
 
 def test_the_schema_test_stays_the_sdks(simulate: StartSimulator, tmp_path: Path) -> None:
     messages = run_tap(tmp_path, simulate(5), "--test=schema")
-    assert [message["type"] for message in messages.all] == ["SCHEMA"] * 3
+    assert [message["type"] for message in messages.all] == ["SCHEMA"] * 4
     assert messages.status == 0
 
 
@@ -170,7 +173,7 @@ def test_an_export_needs_its_own_permission(simulate: StartSimulator, tmp_path: 
 
 def test_for_a_large_tenant_the_export_is_recommended(simulate: StartSimulator, tmp_path: Path) -> None:
     """With the estimates for both, and the permission that it takes."""
-    simulator = simulate(Fleet(machines=10_001, seed=1, discovered=0, duplicates=0))
+    simulator = simulate(Fleet(machines=10_001, seed=1, discovered=0, excluded=0, silent=0, duplicates=0))
     status, lines, _ = examine(tmp_path, simulator)
     assert status == 0
     assert lines[-1].startswith(

@@ -155,8 +155,13 @@ class TestTheTable:
         assert streams.index("kb_cves") > streams.index("machines")
         last_cve = len(streams) - 1 - streams[::-1].index("kb_cves")
         assert last_cve < min(streams.index("missing_kbs"), streams.index("missing_kbs_checks"))
-        last = [(message["type"], message.get("stream")) for message in messages[-3:]]
-        assert last == [("ACTIVATE_VERSION", "missing_kbs"), ("ACTIVATE_VERSION", "kb_cves"), ("STATE", None)]
+        last = [(message["type"], message.get("stream")) for message in messages[-4:]]
+        assert last == [
+            ("ACTIVATE_VERSION", "missing_kbs"),
+            ("ACTIVATE_VERSION", "kb_cves"),
+            ("RECORD", "sweeps"),
+            ("STATE", None),
+        ]
         versions = {
             message["version"]
             for message in messages
@@ -529,7 +534,9 @@ class TestTheQuotas:
 
     def test_for_a_sweep_of_many_hours_the_log_recommends_it(self, simulate: StartSimulator, tmp_path: Path) -> None:
         """As it begins; here it ends soon, as no machine answers."""
-        simulator = simulate(Fleet(13_000, seed=1, discovered=0), faults=[Fault("500", path="*/getmissingkbs")])
+        simulator = simulate(
+            Fleet(13_000, seed=1, discovered=0, excluded=0, silent=0), faults=[Fault("500", path="*/getmissingkbs")]
+        )
         quota = {"requests_per_minute": 100, "requests_per_hour": 1500}
         messages = run_tap(tmp_path, simulator, config=quota, patience=HURRIED)
         assert "The API is down" in messages.last_line

@@ -177,16 +177,20 @@ class TestTokens:
 
 
 class TestTheList:
-    def test_an_empty_one_is_no_error_and_deletes_nothing(self, simulate: StartSimulator, tmp_path: Path) -> None:
+    def test_an_empty_one_after_machines_deletes_nothing_and_fails(
+        self, simulate: StartSimulator, tmp_path: Path
+    ) -> None:
         """The API says 404 then."""
         simulator = simulate(5)
         first = run_tap(tmp_path, simulator)
         for machine_id in simulator.fleet.listed():
             simulator.fleet.remove(machine_id)
         messages = run_tap(tmp_path, simulator, state=first.state)
-        assert messages.status == 0, messages.stderr
-        assert messages.of("RECORD") == messages.of("ACTIVATE_VERSION") == []
+        assert messages.status == 1, messages.stderr
+        assert messages.of("ACTIVATE_VERSION") == []
+        assert {record["stream"] for record in messages.of("RECORD")} <= {"sweeps"}
         assert "No machines listed: nothing is deleted." in messages.stderr
+        assert "No machines are listed, 5 were before" in messages.last_line
         assert [message["stream"] for message in messages.of("SCHEMA")][:1] == ["machines"]
         assert messages.state["bookmarks"]["machines"]["listed"] == 5
 

@@ -64,7 +64,7 @@ def test_another_filter_begins_a_new_sweep(simulate: StartSimulator, tmp_path: P
 def test_machines_that_are_not_written_are_asked_all_the_same(simulate: StartSimulator, tmp_path: Path) -> None:
     simulator = simulate(20)
     messages = mapped(tmp_path, simulator, {"machines": None})
-    assert written(messages) == {"missing_kbs", "missing_kbs_checks"}
+    assert written(messages) == {"missing_kbs", "missing_kbs_checks", "sweeps"}
     assert set(asked(simulator)) == set(simulator.fleet.assessed())
     assert activated(messages) == ["missing_kbs"]
 
@@ -72,7 +72,7 @@ def test_machines_that_are_not_written_are_asked_all_the_same(simulate: StartSim
 def test_kbs_that_are_not_written_still_have_their_checks(simulate: StartSimulator, tmp_path: Path) -> None:
     simulator = simulate(10)
     messages = mapped(tmp_path, simulator, {"missing_kbs": None})
-    assert written(messages) == {"machines", "missing_kbs_checks"}
+    assert written(messages) == {"machines", "missing_kbs_checks", "sweeps"}
     assert set(asked(simulator)) == set(simulator.fleet.assessed())
     assert activated(messages) == ["machines"]
 
@@ -100,7 +100,7 @@ def test_an_alias_names_schema_records_and_activation(simulate: StartSimulator, 
         simulate(5),
         {"machines": {"__alias__": "devices"}, "missing_kbs": {"__alias__": "lacking"}},
     )
-    assert written(messages) == {"devices", "lacking", "missing_kbs_checks"}
+    assert written(messages) == {"devices", "lacking", "missing_kbs_checks", "sweeps"}
     assert len(messages.of("SCHEMA", "devices")) == 1
     assert activated(messages) == ["devices", "lacking"]
     [version] = {record["version"] for record in messages.of("RECORD", "lacking")}

@@ -20,7 +20,7 @@ from tests.support.launch import TAP_MDE_KBS, TARGET_POSTGRES, launch
 from tests.support.singer import UNLIMITED, clean_environ, tap_attributes, trust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from demo.postgres import Postgres
@@ -206,8 +206,18 @@ class Pipeline:
         assert (done.status, done.target_status) == (0, 0), f"{done.log}\n{done.target_log}"
         return done
 
+    def load(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        """Let the target load messages that no tap of today has written."""
+        with contextlib.ExitStack() as stack:
+            target = self._start_target(stack)
+            assert target.stdin
+            assert target.stdout
+            target.stdin.write("".join(f"{json.dumps(message)}\n" for message in messages).encode())
+            target.stdin.close()
+            target.stdout.read()
+            assert target.wait(SECONDS) == 0, (self.folder / "target.log").read_text()
+
     def _start(self, stack: contextlib.ExitStack, log: IO[str]) -> tuple[Process, Process]:
-        target_log = stack.enter_context((self.folder / "target.log").open("wb"))
         environ = clean_environ(self.folder)
         tap = launch(
             TAP_MDE_KBS,
@@ -218,6 +228,11 @@ class Pipeline:
             attributes=tap_attributes(self.patience),
         )
         stack.callback(_end, tap)
+        return tap, self._start_target(stack)
+
+    def _start_target(self, stack: contextlib.ExitStack) -> Process:
+        target_log = stack.enter_context((self.folder / "target.log").open("wb"))
+        environ = clean_environ(self.folder)
         options = ["--config", self._write("target", self.loader.config)]
         target: Process
         if self.loader.command:
@@ -241,7 +256,7 @@ class Pipeline:
                 attributes=self.loader.attributes,
             )
         stack.callback(_end, target)
-        return tap, target
+        return target
 
     def _wait(
         self,

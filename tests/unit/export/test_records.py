@@ -6,12 +6,10 @@ import gzip
 import json
 import sys
 import tempfile
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_mde_kbs import schema
 from tap_mde_kbs import schema
 from tap_mde_kbs.errors import MalformedFileError, SettingsError, TapError
 from tap_mde_kbs.export import records as module
