@@ -69,6 +69,7 @@ class Governor:
             raise ValueError(msg)
         self.calls = 0
         self.throttled = 0
+        self.served = 0
         # For each window its length here, and when its last calls went out: as many as the limit
         # allows.
         self._windows = [(seconds + margin, deque[float](maxlen=calls)) for calls, seconds in limits]
@@ -142,7 +143,9 @@ class Governor:
 
     def succeeded(self) -> None:
         """Tell that the server served a call: the growing wait begins anew."""
-        self._guess = FIRST_GUESS
+        with self._changed:
+            self.served += 1
+            self._guess = FIRST_GUESS
 
     def stop(self) -> None:
         """Wake whoever waits: `acquire` raises `Stopped` from now on."""

@@ -34,6 +34,12 @@ MAX_ERROR_BYTES = 2**20
 MAX_TIMEOUTS_FOR_A_BODY = 5
 """A whole body may take this many times the timeout, however steadily it drips."""
 
+MOST_REFUSALS = 10
+"""So many 429s for one call, and as many other calls served meanwhile, are no matter of the quota."""
+
+LONGEST_REFUSAL_SECONDS = 2 * 3600.0
+"""Twice the longest window of the quota: whoever is refused for longer is not refused for the quota."""
+
 DEFAULT_TIMEOUT_SECONDS = 60.0
 """Where a call brings no timeout of its own."""
 
@@ -123,7 +129,10 @@ class BoundedAdapter(HTTPAdapter):
 
 
 class GovernedAdapter(BoundedAdapter):
-    """Sends a call when the quota allows, and again after a 429: no caller ever sees one.
+    """Sends a call when the quota allows, and again after a 429: it is the quota's, and no caller sees it.
+
+    A call that is refused again and again while others are served is another matter: its caller gets the 429. Else one
+    sick machine would make everybody wait for ever.
 
     Args:
         governor: The quota of the calls that go through this adapter.
@@ -136,6 +145,7 @@ class GovernedAdapter(BoundedAdapter):
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        refusals, served, began = 0, self.governor.served, time.monotonic()
         while True:
             self.governor.acquire()
             response = super().send(request, *args, **kwargs)
@@ -143,6 +153,10 @@ class GovernedAdapter(BoundedAdapter):
                 self.governor.succeeded()
                 return response
             self.governor.pause(seconds_to_wait(response.headers))
+            refusals += 1
+            are_others_served = refusals >= MOST_REFUSALS and self.governor.served - served >= MOST_REFUSALS
+            if are_others_served or time.monotonic() - began > LONGEST_REFUSAL_SECONDS:
+                return response
 
 
 def path_of(response: requests.Response) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from tap_mde_kbs import schema
 from tap_mde_kbs.api.client import records_of, shape_error
+from tap_mde_kbs.errors import API_REMEDIES, ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,9 +68,13 @@ def newest_export(client: Client) -> Export:
     """Ask for the files of the newest export.
 
     Raises:
-        ApiError: The list can't be had.
+        ApiError: The list can't be had, or names no file: nobody knows then what is missing.
     """
-    return export_in(client.get(FILES, {"sasValidHours": LINKS_VALID_HOURS}, permission=PERMISSION))
+    export = export_in(client.get(FILES, {"sasValidHours": LINKS_VALID_HOURS}, permission=PERMISSION))
+    if not export.links:
+        msg = f"The export of {export.made_at} lists no files: nothing is known of any machine."
+        raise ApiError(msg, API_REMEDIES["no files"].advice)
+    return export
 
 
 def export_in(document: object) -> Export:

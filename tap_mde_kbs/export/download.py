@@ -41,6 +41,9 @@ MOST_INFLATED_BYTES = 2**24
 """So much of a file is inflated at once, to be checked: a bomb takes time, but no memory."""
 
 REASON_BYTES = 2**12
+BLANK = b" \t\r\n[]\xef\xbb\xbf"
+"""Of a file that holds no more than these nobody would say that it has a record: with a byte order mark, or `[]`."""
+
 GZIP = 31
 """For zlib: with the header and the checksum of gzip."""
 
@@ -121,9 +124,9 @@ class Downloader:
                 if inflater.eof:  # gzip files may be several, one after the other
                     inflater = zlib.decompressobj(GZIP)
                 some = inflater.decompress(rest, MOST_INFLATED_BYTES)
-                anything = anything or bool(some.strip())
+                anything = anything or bool(some.strip(BLANK))
                 rest = inflater.unused_data or inflater.unconsumed_tail
-        anything = anything or bool(inflater.flush().strip())
+        anything = anything or bool(inflater.flush().strip(BLANK))
         if size and not inflater.eof:
             msg = f"{shown(response.url)} is cut short: its gzip has no end"
             raise BrokenFileError(msg)

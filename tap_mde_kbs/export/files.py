@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from tap_mde_kbs.errors import (
 )
 from tap_mde_kbs.export.calls import Export, newest_export
 from tap_mde_kbs.export.download import shown
+from tap_mde_kbs.export.mending import MENDED
 from tap_mde_kbs.sweep.pool import Threads
 
 if TYPE_CHECKING:
@@ -58,16 +60,22 @@ class FileReader:
 
     Args:
         client: Asks for the list of files, and provides the run's time limit.
-        downloader: Fetches them.
+        downloader: Makes what fetches them, once that is needed: discovery has no valid settings perhaps.
         log: For the lines about how reading goes.
         patience: How long to wait before another look for a file.
     """
 
-    def __init__(self, client: Client, downloader: Downloader, log: logging.Logger, patience: Patience) -> None:
+    def __init__(
+        self, client: Client, downloader: Callable[[], Downloader], log: logging.Logger, patience: Patience
+    ) -> None:
         self._client = client
-        self._downloader = downloader
+        self._make_downloader = downloader
         self._log = log
         self._patience = patience
+
+    @cached_property
+    def _downloader(self) -> Downloader:
+        return self._make_downloader()
 
     def newest(self) -> Export:
         """The newest export that there is."""
@@ -84,8 +92,11 @@ class FileReader:
                 raise ApiError(msg, API_REMEDIES["export"].advice) from None
         return f"an export of {export.made_at} in {len(export.links)} files"
 
-    def read(self, export: Export, records: Records) -> None:
+    def read(self, export: Export, records: Records) -> int:
         """Fetch the files of an export, a few ahead, and take each file's records when it is whole.
+
+        Returns:
+            How many of the files stayed empty.
 
         Raises:
             SupersededError: The export is gone, and there is a newer one.
@@ -94,37 +105,43 @@ class FileReader:
         """
         links = Links(export, self.newest, self._log)
         names = [*export.links]
+        empty = 0
         logged_at = time.monotonic()
-        with Threads(
-            lambda name, _: self._fetch(links, records.folder, name), FILES_AHEAD, self._client.check_time
-        ) as pool:
+        fetch = partial(self._fetch, links, records.folder)
+        with Threads(lambda name, _: fetch(name), FILES_AHEAD, self._client.check_time) as pool:
             ahead = iter(names)
             for name in islice(ahead, FILES_AHEAD):
                 pool.submit(name)
             for number, name in enumerate(names, start=1):
-                self._take(name, pool, links, records)
+                empty += not self._take(name, pool, links, records)
                 for following in islice(ahead, 1):
                     pool.submit(following)
                 if time.monotonic() - logged_at > SECONDS_BETWEEN_LINES:
                     logged_at = time.monotonic()
                     self._log.info("%d of %d files read, %d records.", number, len(names), records.count)
+        return empty
 
-    def _take(self, name: str, pool: Threads[Path | None], links: Links, records: Records) -> None:
-        """Take the records of a file that is being fetched; where it is malformed, it is fetched again."""
-        for tries_left in reversed(range(TRIES)):
-            path = pool.result(name)
-            if path is None:
-                self._log.warning("%s is still empty after a minute: loaded as empty.", shown(links.link(name)))
-                return
+    def _take(self, name: str, pool: Threads[Path | None], links: Links, records: Records) -> bool:
+        """Take the records of a file that is being fetched; where it is malformed, it is fetched again.
+
+        Returns:
+            Whether there was anything in it.
+        """
+        tries_left = TRIES
+        while path := pool.result(name):
             try:
-                records.load(path)
+                if mended := records.load(path):
+                    self._log.warning(MENDED, shown(links.link(name)), mended)
             except MalformedFileError as error:
+                tries_left -= 1
                 self._count_failure(f"{shown(links.link(name))} is malformed: {error}", tries_left)
                 pool.submit(name)
             else:
-                return
+                return True
             finally:
                 path.unlink()
+        self._log.warning("%s is still empty after a minute: loaded as empty.", shown(links.link(name)))
+        return False
 
     def _fetch(self, links: Links, folder: Path, name: str) -> Path | None:
         """Fetch a file, in a thread.

@@ -5,6 +5,7 @@ Must not know how the export was read, or what becomes of the answers.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tap_mde_kbs import schema
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from tap_mde_kbs.export.records import Records
 
+DAY = timedelta(days=1)
+
 
 class Loaded:
     """What the machines of an export lack. Each is asked once, in id order.
@@ -25,19 +28,28 @@ class Loaded:
         made_at: When the export was made.
         check_time: Raises `Stopped` when the run's time is over.
         unlisted: Where values that do not fit are reported.
+        empty_files: How many files of the export were empty.
     """
 
     size = 1
     empty_files = 0
 
     def __init__(
-        self, records: Records, made_at: str, check_time: Callable[[], None], unlisted: schema.Unlisted
+        self,
+        records: Records,
+        made_at: str,
+        check_time: Callable[[], None],
+        unlisted: schema.Unlisted,
+        empty_files: int = 0,
     ) -> None:
         self.made_at: str | None = made_at
+        self.empty_files = empty_files
         self._records = records
         self._checked_at = made_at
         self._check_time = check_time
         self._unlisted = unlisted
+        self._latest = schema.utc(datetime.fromisoformat(made_at.replace("Z", "+00:00")) + DAY)
+        """Nothing is first seen later than the export was made: by a clock that was wrong, or so much."""
         self._machines: Iterator[tuple[str, list[dict[str, Any]]]] | None = None
         self._next: tuple[str, list[dict[str, Any]]] | None = None
 
@@ -65,11 +77,14 @@ class Loaded:
     def kb_cves(self) -> Iterator[dict[str, Any]]:
         """Which CVEs each update closes, a row for each."""
         for record in self._records.kb_cves():
-            yield schema.KB_CVES.from_columns(record, self._unlisted)
+            yield {**schema.KB_CVES.from_columns(record, self._unlisted), "checked_at": self._checked_at}
 
     def strangers(self, listed: Collection[str]) -> list[str]:
         """The machines that are in the export and not listed."""
         return [machine_id for machine_id in self._records.machines() if machine_id not in listed]
 
     def _row(self, kb: dict[str, Any]) -> dict[str, Any]:
-        return {**schema.MISSING_KBS.from_columns(kb, self._unlisted), "checked_at": self._checked_at}
+        row = {**schema.MISSING_KBS.from_columns(kb, self._unlisted), "checked_at": self._checked_at}
+        if (row["first_seen_at"] or "") > self._latest:
+            row["first_seen_at"] = None
+        return row

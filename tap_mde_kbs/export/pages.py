@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tap_mde_kbs import schema
 from tap_mde_kbs.errors import API_REMEDIES, MalformedFileError, ShapeError
 from tap_mde_kbs.export.calls import PAGES, Export, Page, page
+from tap_mde_kbs.export.mending import MENDED
 
 if TYPE_CHECKING:
     import logging
@@ -47,8 +48,11 @@ class PageReader:
         found = page(self._client, size=PROBED_RECORDS)
         return f"{len(found.records)} records of an export on a page of ten"
 
-    def read(self, export: Export, records: Records) -> None:  # noqa: ARG002 - pages are always of the newest
+    def read(self, export: Export, records: Records) -> int:  # noqa: ARG002 - pages are always of the newest
         """Follow the links to the last page, and take the records of each.
+
+        Returns:
+            0: there are no files that could be empty.
 
         Raises:
             TapError: It can't be read.
@@ -69,12 +73,14 @@ class PageReader:
             if time.monotonic() - logged_at > SECONDS_BETWEEN_LINES:
                 logged_at = time.monotonic()
                 self._log.info("%d pages read, %d records.", len(met) + 1, records.count)
+        return 0
 
     def _take(self, found: Page, records: Records) -> None:
         if not found.records:
             return
         try:
-            records.add(found.records)
+            if mended := records.add(found.records):
+                self._log.warning(MENDED, f"A page of {PAGES}", mended)
         except MalformedFileError as error:
             msg = f"GET {PAGES} answered with records of another shape than documented: {error}."
             raise ShapeError(msg, API_REMEDIES["shape"].advice) from None

@@ -14,7 +14,6 @@ Source: learn.microsoft.com, "Export software vulnerabilities assessment per dev
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import re
 import tempfile
@@ -26,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from tap_mde_kbs.errors import MalformedFileError, SettingsError, TapError, printable
+from tap_mde_kbs.export.mending import mend, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from duckdb import DuckDBPyConnection
 
@@ -44,6 +44,10 @@ MACHINES_AT_ONCE = 4_000
 
 ROWS_AT_ONCE = 2_000
 
+_NAMES = re.compile(rb'"([A-Za-z]+)"\s*:')
+LONGEST_NAME = 64
+"""Bytes of a property's name that is looked for, with what is around it."""
+
 PROPERTIES = (
     "deviceId",
     "recommendedSecurityUpdateId",
@@ -56,30 +60,48 @@ PROPERTIES = (
     "vulnerabilitySeverityLevel",
     "cvssScore",
     "exploitabilityLevel",
+    "status",
 )
 """The properties of a record that are read, as the JSON pages spell them."""
+
+NOT_STORED = ("softwareVendor", "status")
+"""What is read only to see whether a record says that an update is missing."""
+
+STORED = tuple(name for name in PROPERTIES if name not in NOT_STORED)
 
 SEVERITIES = ("None", "Low", "Medium", "High", "Critical")
 EXPLOITABILITIES = ("NoExploit", "ExploitIsPublic", "ExploitIsVerified", "ExploitIsInKit")
 """From harmless to bad; a word that is not listed counts as harmless as the first."""
 
 _CREATE = f"""
-CREATE TABLE records (
-    {", ".join(f"{name} VARCHAR" for name in PROPERTIES)},
-    missing BOOLEAN GENERATED ALWAYS AS (
-        recommendedSecurityUpdateId <> '' AND cveId <> '' AND lower(softwareVendor) = 'microsoft'
-    )
-)
+CREATE TABLE records ({", ".join(f"{name} VARCHAR" for name in STORED)});
+CREATE TEMP SEQUENCE strangers;
 """
-"""A record says that an update is missing if it has a CVE and an update of Microsoft's. Others only say that the
-export has the machine."""
+
+_NUMBER = r"""
+    CASE
+        WHEN lower(softwareVendor) = 'microsoft' AND cveId <> '' AND coalesce(lower(trim(status)), '') <> 'fixed' THEN
+            CASE ltrim(recommendedSecurityUpdateId, '0123456789')
+                WHEN '' THEN nullif(recommendedSecurityUpdateId, '')
+                ELSE nullif(
+                    regexp_extract(recommendedSecurityUpdateId, '^[\s\pZ]*(?:KB)?[\s\pZ]*([0-9]+)[\s\pZ]*$', 1, 'i'), ''
+                )
+            END
+    END"""
+"""The update that a record says is missing, by its number: it has a CVE and an update of Microsoft's, and is not fixed
+(records of a delta say so). Others only say that the export has the machine."""
 
 _INSERT = """
 INSERT INTO records
-SELECT {spelled}
-FROM read_json($path, format = '{format}', columns = {{{types}}})
-WHERE "{device}" <> ''
+SELECT {stored}
+FROM (SELECT {spelled} FROM read_json($path, format = '{format}', columns = {{{types}}}))
+WHERE CASE
+    WHEN deviceId IS NULL AND cveId IS NULL AND softwareVendor IS NULL AND softwareName IS NULL
+    THEN nextval('strangers') IS NULL
+    ELSE deviceId <> ''
+END
 """
+"""A record with none of its properties may have them in another spelling; it is counted, by the way."""
 
 _MACHINES = "SELECT DISTINCT deviceId AS machine_id FROM records ORDER BY machine_id"
 
@@ -87,7 +109,7 @@ _MISSED_ON = """
 CREATE OR REPLACE TABLE missed_on AS
 SELECT recommendedSecurityUpdateId AS id, count(DISTINCT deviceId) AS machine_missed_on
 FROM records
-WHERE missing
+WHERE recommendedSecurityUpdateId IS NOT NULL
 GROUP BY id
 """
 
@@ -96,12 +118,12 @@ SELECT machine_id, id, name, products_names, url, machine_missed_on, cve_address
 FROM (
     SELECT
         deviceId AS machine_id,
-        CASE WHEN missing THEN recommendedSecurityUpdateId END AS id,
+        recommendedSecurityUpdateId AS id,
         max(recommendedSecurityUpdate) AS name,
         coalesce(list_sort(list(DISTINCT softwareName) FILTER (softwareName <> '')), []) AS products_names,
         max(recommendedSecurityUpdateUrl) AS url,
         count(DISTINCT cveId) AS cve_addressed,
-        min(replace(firstSeenTimestamp, ' ', 'T')) AS first_seen_at
+        min(replace(firstSeenTimestamp, ' ', 'T')) FILTER (firstSeenTimestamp >= '2000') AS first_seen_at
     FROM records
     WHERE deviceId BETWEEN ? AND ?
     GROUP BY ALL
@@ -118,7 +140,7 @@ SELECT
     max(TRY_CAST(cvssScore AS DOUBLE)) FILTER (isfinite(TRY_CAST(cvssScore AS DOUBLE))) AS cvss_score,
     {worst_exploitability} AS exploitability_level
 FROM records
-WHERE missing
+WHERE recommendedSecurityUpdateId IS NOT NULL
 GROUP BY kb_id, cve_id
 ORDER BY kb_id, cve_id
 """
@@ -152,6 +174,7 @@ class Records:
         import duckdb  # noqa: PLC0415 - see `require_duckdb`
 
         self.count = 0
+        self._asked_at = 0
         self._malformed = (duckdb.InvalidInputException, duckdb.ConversionException)
         self._error = duckdb.Error
         # A thread that was fetching a file may not have ended yet when the folder is removed.
@@ -181,17 +204,41 @@ class Records:
         self._database.close()
         self._temporary.cleanup()
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path) -> int:
         """Take all records of a file, or none: JSON objects, which may span lines, gzipped if the name says so.
+
+        Returns:
+            How many places in its strings were mended: broken text is not a broken file.
 
         Raises:
             MalformedFileError: It holds anything else, or no object with a `deviceId`.
         """
-        sample = _sample(path)
+        try:
+            self._load(path)
+        except MalformedFileError:
+            mended = path.with_name(f"{path.name}.mended.gz")
+            try:
+                count = mend(path, mended)
+                if not count:
+                    raise
+                self._load(mended)
+            finally:
+                mended.unlink(missing_ok=True)
+            return count
+        return 0
+
+    def _load(self, path: Path) -> None:
+        """Take all records of a file, or none."""
+        count = 0
         with self._explained():
             self._database.begin()
             try:
-                count = sum(self._insert(path, sample, names) for names in spellings(sample))
+                self._met_strangers()
+                known = spellings(names_in(path, SAMPLE_BYTES))
+                count += sum(self._insert(path, names) for names in known)
+                if self._met_strangers():
+                    known = [names for names in spellings(names_in(path)) if names not in known]
+                    count += sum(self._insert(path, names) for names in known)
             except self._malformed as error:
                 self._database.rollback()
                 reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
@@ -202,8 +249,11 @@ class Records:
             raise MalformedFileError(msg)
         self.count += count
 
-    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def add(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Take records out of a JSON answer, by way of a file.
+
+        Returns:
+            How many places in their strings were mended.
 
         Raises:
             MalformedFileError: None of them has a `deviceId`.
@@ -214,7 +264,7 @@ class Records:
                 lower = {name.lower(): value for name, value in record.items()}
                 file.write(json.dumps({name: lower.get(name.lower()) for name in PROPERTIES}) + "\n")
         try:
-            self.load(path)
+            return self.load(path)
         finally:
             path.unlink()
 
@@ -249,16 +299,22 @@ class Records:
             )
         )
 
-    def _insert(self, path: Path, sample: bytes, names: Mapping[str, str]) -> int:
+    def _insert(self, path: Path, names: Mapping[str, str]) -> int:
         """Take the records of a file whose properties have these spellings; returns how many there were."""
         sql = _INSERT.format(
-            spelled=", ".join(f'"{spelling}"' for spelling in names.values()),
-            format="array" if sample.lstrip()[:1] == b"[" else "unstructured",
+            stored=", ".join(_NUMBER if name == "recommendedSecurityUpdateId" else name for name in STORED),
+            spelled=", ".join(f'"{spelling}" AS {name}' for name, spelling in names.items()),
+            format="array" if _is_array(path) else "unstructured",
             types=", ".join(f"'{spelling}': 'VARCHAR'" for spelling in names.values()),
-            device=names["deviceId"],
         )
         [(count,)] = self._database.execute(sql, {"path": str(path)}).fetchall()
         return int(count)
+
+    def _met_strangers(self) -> bool:
+        """Whether `_INSERT` met records with none of its properties since this was last asked."""
+        [(number,)] = self._database.execute("SELECT nextval('strangers')").fetchall()
+        before, self._asked_at = self._asked_at, int(number)
+        return self._asked_at > before + 1
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
         """The rows of a query, by column; with a cursor of its own, since other queries may run in between."""
@@ -279,34 +335,58 @@ class Records:
             raise TapError(msg, "Free some disk there, or name another folder in TMPDIR.") from None
 
 
-def spellings(sample: bytes) -> list[dict[str, str]]:
+def names_in(path: Path, most: int | None = None) -> set[str]:
+    """The names of properties in a file.
+
+    Args:
+        path: The file.
+        most: So many bytes of its content are looked at; None: all.
+    """
+    names: set[bytes] = set()
+    tail = b""
+    with opened(path) as file:
+        while piece := file.read(SAMPLE_BYTES):
+            names.update(_NAMES.findall(tail + piece))
+            tail = piece[-LONGEST_NAME:]
+            if most is not None and file.tell() >= most:
+                break
+    return {name.decode() for name in names}
+
+
+def spellings(names: Collection[str]) -> list[dict[str, str]]:
     """How a file spells the properties that are read: files have PascalCase, pages camelCase; neither is documented.
 
     Args:
-        sample: The beginning of the file.
+        names: Of properties in it.
 
     Returns:
         For each spelling of `deviceId` that there is, the spelling of every property.
     """
     wanted = {name.lower(): name for name in PROPERTIES}
     found: dict[str, list[str]] = {name: [] for name in PROPERTIES}
-    for name in sorted({match.decode() for match in re.findall(rb'"([A-Za-z]+)"\s*:', sample)}):
+    for name in sorted(names):
         if name.lower() in wanted:
             found[wanted[name.lower()]].append(name)
     spelled = []
     for device in found["deviceId"] or ["DeviceId"]:
-        names = {}
+        spelled_here = {}
         for name, candidates in found.items():
-            usual = name[0].upper() + name[1:] if device[0].isupper() else name
-            names[name] = usual if usual in candidates or not candidates else candidates[0]
-        spelled.append({**names, "deviceId": device})
+            usual = _in_case_of(device, name)
+            spelled_here[name] = usual if usual in candidates or not candidates else candidates[0]
+        spelled.append({**spelled_here, "deviceId": device})
     return spelled
 
 
-def _sample(path: Path) -> bytes:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as file:
-        return file.read(SAMPLE_BYTES)
+def _in_case_of(other: str, name: str) -> str:
+    """A property's name, in the case that another one has in the file."""
+    if other.isupper() or other.islower():
+        return name.upper() if other.isupper() else name.lower()
+    return name[0].upper() + name[1:] if other[0].isupper() else name
+
+
+def _is_array(path: Path) -> bool:
+    with opened(path) as file:
+        return file.read(SAMPLE_BYTES).lstrip()[:1] == b"["
 
 
 def _worst(name: str, order: Sequence[str]) -> str:

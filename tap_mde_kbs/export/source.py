@@ -44,8 +44,11 @@ class Reader(Protocol):
             TapError: It can't be read.
         """
 
-    def read(self, export: Export, records: Records) -> None:
+    def read(self, export: Export, records: Records) -> int:
         """Read all of an export.
+
+        Returns:
+            How many of its files stayed empty.
 
         Raises:
             SupersededError: It is gone, and there is a newer one.
@@ -100,35 +103,38 @@ class ExportSource:
         if not is_due(export.made_at):
             yield None
             return
-        export, records = self._read_newest(export)
+        export, records, empty_files = self._read_newest(export)
         with records:
-            yield Loaded(records, export.made_at, self._client.check_time, self._unlisted)
+            yield Loaded(records, export.made_at, self._client.check_time, self._unlisted, empty_files)
 
-    def _read_newest(self, export: Export) -> tuple[Export, Records]:
-        """Read an export, or a newer one if it is gone; the caller closes the records."""
+    def _read_newest(self, export: Export) -> tuple[Export, Records, int]:
+        """Read an export, or a newer one if it is gone; the caller closes the records.
+
+        Returns:
+            The export, its records, and how many of its files stayed empty.
+        """
         started = time.monotonic()
         for _ in range(EXPORTS):
             try:
-                records = self._read(export)
+                records, empty_files = self._read(export)
             except SupersededError as error:
                 export = error.newer
                 self._log.warning("There is a newer export, of %s: starting over.", export.made_at)
             else:
                 seconds = time.monotonic() - started
                 self._log.info("Export of %s: %d records read in %d s.", export.made_at, records.count, seconds)
-                return export, records
+                return export, records, empty_files
         msg = f"The files of {EXPORTS} exports were gone before they were read."
         raise ApiError(msg, "Run again; if that goes on, set missing_kbs_source to export_json.")
 
-    def _read(self, export: Export) -> Records:
+    def _read(self, export: Export) -> tuple[Records, int]:
         """Read an export; if that fails, nothing stays on disk."""
         records = Records()
         try:
-            self._reader.read(export, records)
+            return records, self._reader.read(export, records)
         except BaseException:
             records.close()
             raise
-        return records
 
 
 def export_source(kind: str, client: Client, user_agent: str, unlisted: Unlisted, log: logging.Logger) -> ExportSource:
@@ -144,7 +150,7 @@ def export_source(kind: str, client: Client, user_agent: str, unlisted: Unlisted
     calls.limit(client)
     reader: Reader
     if kind == EXPORT:
-        reader = FileReader(client, Downloader(client.timeout, user_agent), log, client.patience)
+        reader = FileReader(client, lambda: Downloader(client.timeout, user_agent), log, client.patience)
     else:
         reader = PageReader(client, log)
     return ExportSource(reader, client, unlisted, log)

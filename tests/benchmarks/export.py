@@ -28,7 +28,7 @@ import duckdb
 
 from tap_mde_kbs.export.calls import newest_export
 from tap_mde_kbs.export.download import GZIP, Downloader
-from tap_mde_kbs.export.records import THREADS, Records, spellings
+from tap_mde_kbs.export.records import THREADS, Records, names_in, spellings
 from tap_mde_kbs.tap import TapMdeKbs
 from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant
 
@@ -110,8 +110,7 @@ def inflate(path: Path) -> bool:
 
 def parse(path: Path) -> list[int]:
     """Count the values of every property that is read, by DuckDB."""
-    with path.open("rb") as file:
-        [names] = spellings(zlib.decompressobj(GZIP).decompress(file.read(MIB), MIB))
+    [names] = spellings(names_in(path, MIB))
     types = ", ".join(f"'{name}': 'VARCHAR'" for name in names.values())
     counts = ", ".join(f'count("{name}")' for name in names.values())
     with duckdb.connect(config={"threads": THREADS}) as database:

@@ -113,8 +113,6 @@ def test_versions_of_state_that_lie_in_the_future_go_on_growing(nights: StartNig
     for stream in night.target.state["bookmarks"].values():
         stream.get("sweep", stream)["version"] = version
     night.target.state["bookmarks"]["machines"]["listing"] = version
-    for row in (*night.target.rows["missing_kbs"].values(), *night.kept.rows["missing_kbs"].values()):
-        row["sweep"] = row["sweep"]
     for _ in range(2):
         night.time_passes(nights=3)
         night.run()
@@ -206,7 +204,7 @@ def test_machines_that_do_not_say_when_they_last_reported_are_asked(nights: Star
     first, *others = night.fleet.listed()
     night.fleet.change(first, lastSeen=value)
     night.run()
-    assert (first in night.asked) == (value != "0001-01-01T00:00:00Z")
+    assert first in night.asked
     for machine_id in others:
         night.fleet.change(machine_id, lastSeen=value)
     night.time_passes()

@@ -6,7 +6,7 @@ One target deletes what ACTIVATE_VERSION says, the other deletes nothing: a read
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mde_simulator import Fleet, Simulator
+    from tap_mde_kbs.patience import Patience
     from tests.conftest import StartSimulator
 
 Pairs = set[tuple[str, str]]
@@ -41,6 +42,11 @@ class ManyNights:
     target: Target = field(default_factory=Target)
     kept: Target = field(default_factory=Target)
     asked: list[str] = field(default_factory=list)
+
+    @property
+    def eager(self) -> Patience:
+        """A tap that writes a STATE after each machine."""
+        return replace(HURRIED, state=0)
 
     @property
     def fleet(self) -> Fleet:
@@ -104,9 +110,10 @@ class ManyNights:
     # The truth
 
     def true_pairs(self, but: Collection[str] = ()) -> Pairs:
-        """What the assessed machines of the fleet lack today."""
-        missing = self.fleet.missing()
-        return {(id_, kb) for id_ in self.fleet.assessed() if id_ not in but for kb in missing[id_]}
+        """What the assessed machines of the fleet lack today; of a source that is an export, what that says."""
+        by_export = self.config.get("missing_kbs_source", "per_machine") != "per_machine"
+        missing = self.simulator.exports.missing() if by_export else self.fleet.missing()
+        return {(id_, kb) for id_ in self.fleet.assessed() if id_ not in but for kb in missing.get(id_, ())}
 
     def assert_true(self, but: Collection[str] = ()) -> None:
         """What a reader concludes is the truth of today, and every listed machine has its one outcome."""

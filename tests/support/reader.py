@@ -1,12 +1,10 @@
-"""What a reader of the tables concludes: which machines are present, and which updates are missing now.
-
-By the contract of the tables, in plain Python over the rows of a played target: independent of the documentation's SQL
-and of the marts. Knows nothing of a simulator.
-"""
+"""What a reader of a played target's tables concludes, by the contract; and whether its sweeps' rows add up."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from tests.support import contract
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,35 +22,14 @@ def rows(target: Target, stream: str) -> list[Row]:
 
 
 def present(target: Target) -> set[str]:
-    """The machines that are there: of the newest believed list that has arrived whole, or a newer one."""
-    machines = {row["id"]: row["listing"] for row in rows(target, "machines")}
-    sizes: dict[int, int] = {}
-    for sweep in rows(target, "sweeps"):
-        sizes[sweep["listing"]] = max(sizes.get(sweep["listing"], 0), sweep["machines_listed"])
-    arrived = [listing for listing, size in sizes.items() if sum(own >= listing for own in machines.values()) >= size]
-    newest = max(arrived, default=0)
-    return {machine_id for machine_id, listing in machines.items() if listing >= newest}
+    """The machines that have not left."""
+    return contract.present(rows(target, "machines"), rows(target, "sweeps"))
 
 
 def missing_now(target: Target) -> set[tuple[str, str]]:
     """The pairs of machine and update that are missing now."""
-    doubted = {sweep["sweep"] for sweep in rows(target, "sweeps") if sweep["is_believed"] is False}
-    newest, believed, answered = dict[str, Row](), dict[str, int](), dict[str, set[tuple[int, str]]]()
-    for check in sorted(rows(target, "missing_kbs_checks"), key=lambda check: check["sweep"]):
-        machine_id = check["machine_id"]
-        newest[machine_id] = check
-        if check["outcome"] == "answered":
-            answered.setdefault(machine_id, set()).add((check["sweep"], check["checked_at"]))
-            if check["sweep"] not in doubted:
-                believed[machine_id] = check["sweep"]
-    there = {machine_id for machine_id in present(target) if newest.get(machine_id, {}).get("outcome") != "skipped"}
-    return {
-        (row["machine_id"], row["id"])
-        for row in rows(target, "missing_kbs")
-        if row["machine_id"] in there
-        and (row["sweep"], row["checked_at"]) in answered.get(row["machine_id"], ())
-        and row["sweep"] >= believed.get(row["machine_id"], 0)
-    }
+    tables = ("machines", "missing_kbs", "missing_kbs_checks", "sweeps")
+    return set(contract.missing_now({stream: rows(target, stream) for stream in tables}))
 
 
 def checks_of(target: Target, sweep: int) -> dict[str, Row]:

@@ -479,3 +479,23 @@ class TestTheMachinesThemselves:
         assert text in found[1]
         assert calls(simulator) <= 3
         assert source.probe([]) == (None, "no onboarded machine to ask")
+
+
+def test_one_machine_that_is_throttled_for_good_holds_nobody_up(
+    connect: Callable[..., tuple[Simulator, Client]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its 429s are not the quota's while others are served: it has failed, and the others go on."""
+    monkeypatch.setattr(http, "MOST_REFUSALS", 2)
+    sick, *others = Fleet(machines=12, seed=1).listed()
+    simulator, client = connect(Fault("throttled", machine=sick, seconds=1))
+    source = MachineSource(client, UNHEARD)
+    with source.opened(lambda _: True, lambda: None) as answers:
+        assert answers
+        answers.submit(sick)
+        for machine_id in others[:4]:
+            answers.submit(machine_id)
+        for machine_id in others[:4]:
+            answers.result(machine_id)
+        with pytest.raises(BadRequestError, match="HTTP 429"):
+            answers.result(sick)
+    assert simulator.violations == []

@@ -45,7 +45,7 @@ class Reader(FileReader):
     def __init__(self, downloader: Downloader, then: Export) -> None:
         log = logging.getLogger("test")
         patience = Patience(file=0)
-        super().__init__(Client({}, log, patience), downloader, log, patience)
+        super().__init__(Client({}, log, patience), lambda: downloader, log, patience)
         self.then = then
 
     def newest(self) -> Export:

@@ -53,6 +53,26 @@ def test_a_value_that_does_not_fit_is_null(loaded: Loaded) -> None:
     assert row["first_seen_at"] is None
 
 
+@pytest.mark.parametrize(
+    ("time", "first_seen_at"),
+    [
+        ("2025-12-01 10:00:00.1234567", "2025-12-01T10:00:00.123456Z"),
+        ("2026-01-01T23:59:59Z", "2026-01-01T23:59:59Z"),
+        ("2026-01-02T00:00:01Z", None),
+        ("9999-12-31T23:59:59Z", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("", None),
+    ],
+)
+def test_nothing_is_first_seen_before_defender_was_or_after_the_export(time: str, first_seen_at: str | None) -> None:
+    """A clock may be wrong by a day."""
+    one = {"deviceId": "a", "recommendedSecurityUpdateId": "100", "softwareVendor": "microsoft", "cveId": "CVE-1"}
+    with Records() as records:
+        records.add([{**one, "firstSeenTimestamp": time}])
+        [row] = Loaded(records, MADE_AT, lambda: None, schema.Unlisted(lambda _: None)).result("a").rows
+    assert row["first_seen_at"] == first_seen_at
+
+
 def test_a_machine_with_records_and_no_update_lacks_nothing(loaded: Loaded) -> None:
     assert loaded.result("b").rows == []
 
@@ -73,3 +93,4 @@ def test_what_else_it_knows(loaded: Loaded) -> None:
     assert loaded.strangers({"a", "d"}) == ["b", "c"]
     [cve] = loaded.kb_cves()
     assert (cve["kb_id"], cve["cve_id"], cve["cvss_score"]) == ("100", "CVE-1", 7.5)
+    assert cve["checked_at"] == MADE_AT

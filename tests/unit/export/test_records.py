@@ -16,7 +16,7 @@ from tap_mde_kbs.export import records as module
 from tap_mde_kbs.export.records import PROPERTIES, Records, require_duckdb, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -37,6 +37,13 @@ def record(device: str, kb: str | None, cve: str | None, **others: Any) -> dict[
 def pascal(fields: dict[str, Any]) -> dict[str, Any]:
     """The same as files spell it."""
     return {name[0].upper() + name[1:]: value for name, value in fields.items()}
+
+
+class Said(dict[str, Any]):
+    """A record, for a test's name: what it leaves out is shown so."""
+
+    def __missing__(self, name: str) -> str:
+        return f"no-{name}"
 
 
 @pytest.fixture
@@ -61,6 +68,11 @@ def write(file: Path, text: str) -> Path:
 def lines(*found: dict[str, Any]) -> str:
     """One object a line."""
     return "".join(json.dumps(pascal(one)) + "\n" for one in found)
+
+
+def missed(records: Records, column: str) -> list[tuple[str, Any]]:
+    """A column of every missing update, each with its machine."""
+    return [(machine_id, kb[column]) for machine_id, kbs in records.missing() for kb in kbs]
 
 
 def missed(records: Records, column: str) -> list[tuple[str, Any]]:
@@ -107,8 +119,17 @@ def test_products_without_a_name_are_left_out(records: Records, file: Path) -> N
         record("a", "100", None),
         record("a", "100", "CVE-1", softwareVendor="mozilla"),
         record("a", "100", "CVE-1", softwareVendor=None),
+        record("a", "100", "CVE-1", status="Fixed"),
+        record("a", "100", "CVE-1", status=" fixed "),
+        record("a", "--", "CVE-1"),
+        record("a", "N/A", "CVE-1"),
+        record("a", "Release Notes", "CVE-1"),
+        record("a", "KB", "CVE-1"),
+        record("a", " ", "CVE-1"),
+        record("a", "5065429.1", "CVE-1"),
+        record("a", "KB5065429, KB5065430", "CVE-1"),
     ],
-    ids=["no update", "an empty one", "no CVE", "another vendor", "no vendor"],
+    ids=lambda other: "{recommendedSecurityUpdateId} {cveId} {softwareVendor} {status}".format_map(Said(other)),
 )
 def test_what_is_no_missing_update_still_says_that_the_machine_is_there(
     records: Records, file: Path, other: dict[str, Any]
@@ -129,6 +150,110 @@ def test_the_number_of_an_update_may_be_a_number(records: Records, file: Path) -
     records.load(write(file, lines(one)))
     assert missed(records, "id") == [("a", "100")]
     assert [cve["cvss_score"] for cve in records.kb_cves()] == [7.8]
+
+
+@pytest.mark.parametrize("spelled", ["5065429", "KB5065429", " kb5065429 ", "\tKb 5065429", "5065429\u00a0", 5065429])
+def test_an_update_has_its_number_however_it_is_spelled(records: Records, file: Path, spelled: object) -> None:
+    """So its records are one update's, and count together."""
+    one = record("a", None, "CVE-1", recommendedSecurityUpdateId=spelled)
+    records.load(write(file, lines(one, record("a", "5065429", "CVE-2"), record("b", "5065429", "CVE-1"))))
+    assert missed(records, "id") == [("a", "5065429"), ("b", "5065429")]
+    assert missed(records, "machine_missed_on") == [("a", 2), ("b", 2)]
+    assert missed(records, "cve_addressed") == [("a", 2), ("b", 1)]
+    assert [(cve["kb_id"], cve["cve_id"]) for cve in records.kb_cves()] == [("5065429", "CVE-1"), ("5065429", "CVE-2")]
+
+
+@pytest.mark.parametrize("status", ["New", "Updated", "", None])
+def test_what_a_delta_says_is_new_is_missing(records: Records, file: Path, status: str | None) -> None:
+    records.load(write(file, lines(record("a", "100", "CVE-1", status=status))))
+    assert missed(records, "id") == [("a", "100")]
+
+
+def test_a_time_that_can_not_be_is_not_the_earliest(records: Records, file: Path) -> None:
+    """What .NET makes of no date, and an empty text."""
+    odd = ["0001-01-01 00:00:00.0000000", "", None, " ", "1999-12-31T23:59:59Z"]
+    found = [record("a", "100", "CVE-1", firstSeenTimestamp=time) for time in (*odd, "2026-01-03 10:00:00")]
+    found += [record("b", "100", "CVE-1", firstSeenTimestamp=time) for time in odd]
+    records.load(write(file, lines(*found)))
+    assert missed(records, "first_seen_at") == [("a", "2026-01-03T10:00:00"), ("b", None)]
+
+
+HALF = '{"DeviceId": "c", "DiskPaths": ["C:\\ud800.exe"]}\n'
+BYTES = '{"DeviceId": "c", "SoftwareName": "M\xfcller"}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda whole: b"\xef\xbb\xbf" + whole,
+        lambda whole: whole + HALF.encode(),
+        lambda whole: HALF.encode() + whole,
+        lambda whole: whole + BYTES.encode("latin-1"),
+        lambda whole: whole + b'{"DeviceId": "c", "DiskPaths": "C:\\Users"}',
+        lambda whole: whole + b'{"DeviceId": "c", "SoftwareName": "a\x01b"}',
+        lambda whole: b"\xef\xbb\xbf[" + whole.strip().replace(b"\n", b",") + b"]",
+    ],
+    ids=["a byte order mark", "half a character", "at once", "Latin-1", "a lone backslash", "a control", "an array"],
+)
+def test_one_broken_text_is_not_a_broken_file(records: Records, file: Path, content: Callable[[bytes], bytes]) -> None:
+    whole = lines(record("a", "100", "CVE-1"), record("b", "100", "CVE-1"))
+    file.write_bytes(gzip.compress(content(whole.encode())))
+    assert records.load(file) == 1
+    assert missed(records, "id") == [("a", "100"), ("b", "100")]
+    assert {"a", "b"} <= set(records.machines()) <= {"a", "b", "c"}
+    assert [*records.folder.glob("*mended*"), *file.parent.glob("*mended*")] == []
+
+
+def test_text_that_is_read_is_mended_where_it_is_broken(records: Records, file: Path) -> None:
+    broken = lines(record("a", "100", "CVE-1", softwareName="M\ud800\u00fc"))
+    assert records.load(write(file, broken)) == 1
+    assert missed(records, "products_names") == [("a", ["M\ufffd\u00fc"])]
+
+
+def test_a_page_is_mended_too(records: Records) -> None:
+    assert records.add([record("a", "100", "CVE-1", softwareName="\udc00")]) == 1
+    assert missed(records, "products_names") == [("a", ["\ufffd"])]
+
+
+def test_a_file_that_is_broken_and_cut_is_still_malformed(records: Records, file: Path) -> None:
+    file.write_bytes(gzip.compress(b"\xef\xbb\xbf" + lines(record("a", "100", "CVE-1"))[:-5].encode()))
+    with pytest.raises(MalformedFileError):
+        records.load(file)
+    assert records.machines() == []
+
+
+@pytest.mark.parametrize("other", [dict, str.upper], ids=["camelCase", "UPPER"])
+@pytest.mark.parametrize("first", [True, False], ids=["at the beginning", "at the end"])
+def test_another_spelling_is_read_wherever_in_the_file_it_is(
+    records: Records, file: Path, other: Callable[..., Any], *, first: bool
+) -> None:
+    """More than a megabyte away from the others; and a record of nobody, in either, is still nobody's."""
+    one = record("zz", "200", "CVE-1", status=None)
+    odd = json.dumps(one if other is dict else {name.upper(): value for name, value in one.items()})
+    many = [record(f"{number:05}", "100", "CVE-1", diskPaths="x" * 900) for number in range(2_000)]
+    usual = lines(*many, record("", "100", "CVE-1"), {"softwareVendor": "microsoft"}, {"rbacGroupName": "none"})
+    records.load(write(file, f"{odd}\n{usual}" if first else f"{usual}{odd}\n"))
+    assert records.count == 2_001
+    assert missed(records, "id")[-2:] == [("01999", "100"), ("zz", "200")]
+
+
+def test_the_whole_of_a_file_is_looked_at_only_where_a_record_is_strange(
+    records: Records, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int | None] = []
+
+    def names_in(path: Path, most: int | None = None) -> set[str]:
+        looked.append(most)
+        return module_names_in(path, most)
+
+    module_names_in = module.names_in
+    monkeypatch.setattr(module, "names_in", names_in)
+    nobody = {"softwareVendor": "microsoft", "cveId": "CVE-1"}
+    for _ in range(2):
+        records.load(write(file, lines(record("a", "100", "CVE-1"), nobody)))
+    assert looked == [module.SAMPLE_BYTES] * 2
+    records.load(write(file, lines({}, record("a", "100", "CVE-1"))))
+    assert looked == [module.SAMPLE_BYTES] * 3 + [None]
 
 
 def test_a_cve_is_as_bad_as_on_the_worst_of_machines(records: Records, file: Path) -> None:
@@ -201,12 +326,12 @@ def test_of_a_malformed_file_nothing_is_taken(records: Records, file: Path, text
 
 def test_a_property_that_the_beginning_leaves_out_is_spelled_like_the_rest() -> None:
     """Files leave out what is null: the first megabyte may have no CVSS score."""
-    [names] = spellings(b'{"DeviceId": "a", "Cveid": "CVE-1"}')
+    [names] = spellings({"DeviceId", "Cveid"})
     assert names == {
         **{name: name[0].upper() + name[1:] for name in PROPERTIES},
         "cveId": "Cveid",
     }
-    [names] = spellings(b'{"deviceId" : "a"}')
+    [names] = spellings({"deviceId"})
     assert names == {name: name for name in PROPERTIES}
 
 
