@@ -264,9 +264,9 @@ class SweepBookmark:
             return self.handed_on()
         if there >= here:
             return self
-        judged = {"is_believed": False, "verdict": self.counts.verdict} if self.counts.is_believed is False else {}
+        is_believed, verdict = (False, self.counts.verdict) if self.counts.is_believed is False else (None, None)
         if version < self.version:  # nothing is known of the checks of this sweep
-            started = replace(self.counts.begun_anew(), **judged)
+            started = replace(self.counts.begun_anew(), is_believed=is_believed, verdict=verdict)
             return replace(self, after=None, deferred=[], failed=[], asked_all=False, complete=False, counts=started)
         # Who was deferred then may have got an outcome since, and its check be lost.
         deferred = _digests(said.get("deferred")) or []
@@ -277,7 +277,7 @@ class SweepBookmark:
             failed=[each for each in self.failed if each not in deferred],
             asked_all=asked_all,
             complete=False,
-            counts=replace(counts, **{"is_believed": None, "verdict": None, **judged}),
+            counts=replace(counts, is_believed=is_believed, verdict=verdict),
         )
 
 

@@ -158,7 +158,12 @@ def test_the_largest_state_of_twenty_thousand_machines_leaves_room_for_the_advis
     """All lists full, all texts long, all numbers large: 8,192 bytes less what is measured here."""
     twenty = 20_000
     counts = Counts(
-        *[twenty] * 6,
+        answered=twenty,
+        not_found=twenty,
+        failed=twenty,
+        skipped=twenty,
+        not_in_export=twenty,
+        unnamed=twenty,
         pairs=twenty * 40,
         machines_listed=twenty,
         empty_files=512,

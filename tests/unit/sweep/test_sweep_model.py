@@ -176,7 +176,7 @@ class Tables:
 def newest_of(state: dict[str, Any]) -> int:
     """The newest sweep that a STATE knows of."""
     bookmarks = state["bookmarks"]
-    return max(bookmarks["missing_kbs"]["sweep"]["version"], bookmarks["missing_kbs_checks"]["version"])
+    return max(int(bookmarks["missing_kbs"]["sweep"]["version"]), int(bookmarks["missing_kbs_checks"]["version"]))
 
 
 class World:
@@ -533,7 +533,7 @@ class StrictTenant(Tenant):
 
 
 many = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
