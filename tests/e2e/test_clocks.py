@@ -65,10 +65,10 @@ def test_a_sweep_begun_in_the_future_is_gone_on_with(nights: StartNights) -> Non
     night.run(environ=environment_at(NOW + 365 * DAY), status=1)
     night.simulator.faults.clear()
     night.fleet.pass_days(20)
-    night.run(environ=environment_at(NOW + 2 * DAY))
+    night.run(environ=environment_at(NOW + 20 * DAY))
     night.assert_true()
     night.fleet.pass_days(20)
-    night.run(environ=environment_at(NOW + 3 * DAY))
+    night.run(environ=environment_at(NOW + 40 * DAY))
     night.assert_true()
 
 
