@@ -35,7 +35,7 @@ TRIES = 3
 PROBED = 3
 """How many machines `probe` asks at most."""
 
-FEW = 10
+FEW = 100
 """So many entries of a page may have no id, whatever their share."""
 
 COUNTS = ("machine_missed_on", "cve_addressed")

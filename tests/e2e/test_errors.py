@@ -361,11 +361,22 @@ class TestTheApi:
         messages = run_tap(tmp_path, simulate(1, faults=[Fault("unlicensed")]))
         assert_refused(messages, "HTTP 403", "No Tvm license")
 
-    @pytest.mark.parametrize("kind", ["not_a_list", "not_an_object", "no_id"])
-    def test_a_list_of_another_shape(self, tmp_path: Path, simulate: StartSimulator, kind: str) -> None:
-        messages = run_tap(tmp_path, simulate(2, faults=[Fault(kind, path="/api/machines")]))
+    def test_a_list_of_another_shape(self, tmp_path: Path, simulate: StartSimulator) -> None:
+        messages = run_tap(tmp_path, simulate(2, faults=[Fault("not_a_list", path="/api/machines")]))
         assert_refused(messages, "GET /api/machines", "another shape than documented", "nothing was deleted")
         assert messages.of("ACTIVATE_VERSION") == []
+
+    @pytest.mark.parametrize("kind", ["not_an_object", "no_id"])
+    def test_an_entry_of_the_list_without_an_id_costs_nobody_else(
+        self, tmp_path: Path, simulate: StartSimulator, kind: str
+    ) -> None:
+        """It cannot be asked for: it is dropped, and said so."""
+        simulator = simulate(4, faults=[Fault(kind, path="/api/machines", times=1)])
+        messages = run_tap(tmp_path, simulator)
+        assert messages.status == 0, messages.stderr
+        assert "1 entries without an id" in messages.stderr
+        assert len(messages.records("machines")) >= 3
+        assert {row["id"] for row in messages.records("machines")} <= set(simulator.fleet.listed())
 
     @pytest.mark.parametrize("kind", ["not_a_list", "not_an_object", "no_id"])
     def test_answers_of_another_shape(self, tmp_path: Path, simulate: StartSimulator, kind: str) -> None:

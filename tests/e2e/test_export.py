@@ -275,7 +275,11 @@ class TestWhichExport:
         simulator = simulate(60)
         first = run_tap(tmp_path, simulator)
         second = take(tmp_path, simulator, state=first.state)
-        assert_true(loaded(first, second), simulator)
+        assert second.status == 0, second.stderr
+        assert second.sweep["version"] > first.sweep["version"]
+        assert {(row["machine_id"], row["id"]) for row in second.records("missing_kbs")} == {
+            (device, kb_id) for device, kbs in truth(simulator).items() for kb_id in kbs
+        }
         self.assert_nothing_to_do(take(tmp_path, simulator, state=second.state))
 
     def test_a_newer_one_is(self, simulate: StartSimulator, tmp_path: Path) -> None:
@@ -488,7 +492,9 @@ class TestFaultsThatStay:
             assert messages.records(stream) == []
             assert messages.of("ACTIVATE_VERSION", stream) == []
 
-    def test_a_file_that_stays_empty_is_believed(self, simulate: StartSimulator, tmp_path: Path) -> None:
+    def test_a_file_that_stays_empty_is_read_and_not_believed_the_first_time(
+        self, simulate: StartSimulator, tmp_path: Path
+    ) -> None:
         """It may be real; machines that were in it alone are `not_in_export`, and keep what was known of them."""
         simulator = simulate(60, export_shape=ExportShape(files=3))
         simulator.faults.add(Fault("export_empty", path="/tvm-export/*00002*"))
@@ -497,6 +503,10 @@ class TestFaultsThatStay:
         assert "is still empty after a minute" in messages.stderr
         outcomes = {row["outcome"] for row in messages.records("missing_kbs_checks")}
         assert "not_in_export" in outcomes
+        judged = messages.records("sweeps")[-1]
+        assert (judged["is_complete"], judged["is_believed"]) == (True, False)
+        assert "1 files of the export are empty" in judged["verdict"]
+        assert messages.of("ACTIVATE_VERSION", "missing_kbs") == []
 
     def test_a_missing_permission_ends_the_run_before_its_first_record(
         self, simulate: StartSimulator, tmp_path: Path
