@@ -61,8 +61,9 @@ def test_a_group_that_is_back_the_next_night_was_never_gone(nights: StartNights)
     assert before & night.true_pairs() <= night.missing_now()
 
 
-@pytest.mark.parametrize("fault", ["503", "not_a_list", "html"])
-@pytest.mark.parametrize("source", ["per_machine", "export"])
+@pytest.mark.parametrize(
+    ("fault", "source"), [("503", "per_machine"), ("not_a_list", "per_machine"), ("html", "export")]
+)
 def test_a_list_that_fails_on_its_second_page_takes_nobody_away(nights: StartNights, fault: str, source: str) -> None:
     night = nights(plain(60), {"missing_kbs_source": source}, page_size=25)
     night.run()
