@@ -30,7 +30,7 @@ def versions(night: ManyNights) -> list[int]:
     return [row["sweep"] for row in night.target.rows["sweeps"].values()]
 
 
-@pytest.mark.parametrize("off", [1, -1, 40, -40, 400, -3000, 20000], ids=lambda days: f"{days} days")
+@pytest.mark.parametrize("off", [1, -40, 400, 20000], ids=lambda days: f"{days} days")
 def test_a_host_whose_clock_is_wrong_for_a_night(nights: StartNights, off: int) -> None:
     """Ahead or behind: what is missing now is right that night and each night after, each with exit status 0."""
     night = nights(20)
@@ -65,10 +65,10 @@ def test_a_sweep_begun_in_the_future_is_gone_on_with(nights: StartNights) -> Non
     night.run(environ=environment_at(NOW + 365 * DAY), status=1)
     night.simulator.faults.clear()
     night.fleet.pass_days(20)
-    night.run(environ=environment_at(NOW + 2 * DAY))
+    night.run(environ=environment_at(NOW + 20 * DAY))
     night.assert_true()
     night.fleet.pass_days(20)
-    night.run(environ=environment_at(NOW + 3 * DAY))
+    night.run(environ=environment_at(NOW + 40 * DAY))
     night.assert_true()
 
 
@@ -90,8 +90,11 @@ MOMENTS = (
 )
 
 
-@pytest.mark.parametrize("source", ["per_machine", "export"])
-@pytest.mark.parametrize("moment", MOMENTS, ids=range(len(MOMENTS)))
+@pytest.mark.parametrize(
+    ("moment", "source"),
+    [*((moment, "per_machine") for moment in MOMENTS), *((moment, "export") for moment in MOMENTS[:2])],
+    ids=[*(f"{number}" for number in range(len(MOMENTS))), "export 0", "export 1"],
+)
 def test_moments_of_state_that_lie_anywhere_decide_nothing(nights: StartNights, moment: str, source: str) -> None:
     night = nights(plain(), {"missing_kbs_source": source})
     night.run()
@@ -106,7 +109,7 @@ def test_moments_of_state_that_lie_anywhere_decide_nothing(nights: StartNights, 
     assert len(versions(night)) == 3
 
 
-@pytest.mark.parametrize("version", [2**31, 10**12, 2**53])
+@pytest.mark.parametrize("version", [2**31, 2**53])
 def test_versions_of_state_that_lie_in_the_future_go_on_growing(nights: StartNights, version: int) -> None:
     night = nights(20)
     night.run()
@@ -125,8 +128,10 @@ def plain() -> Fleet:
     return Fleet(20, seed=3, discovered=0, excluded=0, silent=0)
 
 
-@pytest.mark.parametrize("ahead", [-86_400, -3600, 3600, 86_400, 40 * 86_400])
-@pytest.mark.parametrize("source", ["per_machine", "export"])
+@pytest.mark.parametrize(
+    ("ahead", "source"),
+    [(-86_400, "per_machine"), (-3600, "export"), (3600, "per_machine"), (86_400, "export"), (3_456_000, "export")],
+)
 def test_services_whose_clock_is_not_the_hosts(nights: StartNights, ahead: int, source: str) -> None:
     night = nights(plain(), {"missing_kbs_source": source}, clock=lambda: time.time() + ahead)
     night.run(status=0)
@@ -169,8 +174,10 @@ def test_an_update_first_seen_in_the_year_1_was_seen_nobody_knows_when(nights: S
     assert {row["first_seen_at"] for row in night.target.rows["missing_kbs"].values()} == {None}
 
 
-@pytest.mark.parametrize("date", ["", "Mon, 01 Jan 0001 00:00:00 GMT", "yesterday", "Thu, 01 Jan 1970 00:00:00 GMT"])
-@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize(
+    ("date", "form"),
+    [("", "seconds"), ("", "date"), ("Mon, 01 Jan 0001 00:00:00 GMT", "date"), ("yesterday", "seconds")],
+)
 def test_a_date_of_the_server_that_is_none_beside_retry_after(nights: StartNights, date: str, form: str) -> None:
     night = nights(10, {"max_parallel_requests": 1})
     night.simulator.faults.add(
