@@ -232,6 +232,65 @@ def test_some_answer_404_for_a_night_and_lose_nothing_when_they_are_back(nights:
     night.assert_true()
 
 
+def test_ever_fewer_updates_night_after_night_are_believed_when_they_stay(nights: StartNights) -> None:
+    """Empty lists for half of the machines, then for all: the second is no confirmation of the first."""
+    night = nights(plain(60))
+    night.run()
+    before = night.missing_now()
+    missing = night.fleet.missing()
+    ids = sorted(night.fleet.assessed(), key=lambda id_: len(missing[id_]), reverse=True)
+    rest = sum(len(missing[id_]) for id_ in ids[25:])
+    assert 20 < rest < len(before) / 2
+    night.simulator.faults.add(*(Fault("empty", machine=id_) for id_ in ids[:25]))
+    night.time_passes()
+    night.run()
+    assert night.missing_now() == before
+    night.simulator.faults.add(Fault("empty"))
+    night.time_passes()
+    night.run()
+    assert night.missing_now() == before
+    night.time_passes()
+    night.run()
+    assert night.missing_now() == set(), "the second night in a row at that level"
+
+
+def test_fewer_answers_night_after_night_are_believed_when_they_stay(nights: StartNights) -> None:
+    """A fifth of the machines answers 404, then half: held back again, since the first was no confirmation."""
+    night = nights(plain(40))
+    night.run()
+    before = night.missing_now()
+    ids = night.fleet.assessed()
+    for gone in (8, 20):
+        night.simulator.faults.clear()
+        night.simulator.faults.add(*(Fault("not_found", machine=id_) for id_ in ids[:gone]))
+        night.time_passes()
+        messages = night.run()
+        assert night.sweep["is_believed"] is False
+        assert not messages.of("ACTIVATE_VERSION", "missing_kbs")
+        assert night.missing_now() == before
+    night.time_passes()
+    assert night.run().of("ACTIVATE_VERSION", "missing_kbs")
+
+
+@pytest.mark.parametrize("lag", [1, 2, 5, 15])
+def test_an_unbelieved_sweep_is_not_judged_a_second_time(nights: StartNights, lag: int) -> None:
+    """The target passes on a STATE from before its end: the next run ends the same sweep, and does not confirm it."""
+    night = nights(plain(40))
+    night.run()
+    before = night.missing_now()
+    night.simulator.faults.add(Fault("empty"))
+    night.time_passes()
+    messages = night.run(patience=night.eager)
+    night.target.state = messages.of("STATE")[-1 - lag]["value"]
+    night.run()
+    assert len(night.target.rows["sweeps"]) == 2
+    assert night.missing_now() == before
+    night.simulator.faults.clear()
+    night.time_passes()
+    night.run()
+    night.assert_true()
+
+
 # Silent, excluded, offboarded
 
 
@@ -397,6 +456,33 @@ def test_the_silent_and_the_excluded_of_an_export_are_skipped_too(nights: StartN
     assert {night.outcomes[id_] for id_ in ids[:7]} == {"skipped"}
     assert {night.reasons[id_] for id_ in ids[:4]} == {"silent"}
     assert night.missing_now() == night.true_pairs()
+
+
+def test_a_machine_that_leaves_between_two_exports_has_left(nights: StartNights) -> None:
+    """No export is due: the believed list goes into the last sweep's row."""
+    night = nights(plain(60), BY_FILE)
+    night.run()
+    gone = next(machine_id for machine_id, _ in sorted(night.missing_now()))
+    night.fleet.remove(gone)
+    night.time_passes()
+    night.run(status=0)
+    assert len(night.target.rows["sweeps"]) == 1
+    assert reader.present(night.target) == reader.present(night.kept) == set(night.fleet.listed())
+    assert gone not in {machine_id for machine_id, _ in night.missing_now()}
+
+
+def test_a_list_that_shrinks_between_two_exports_is_held_back_too(nights: StartNights) -> None:
+    """And believed the second time, with no export in between."""
+    night = nights(plain(60), BY_FILE)
+    night.run()
+    before, ids = night.missing_now(), night.fleet.listed()
+    night.fleet.hide(ids[40:])
+    night.time_passes()
+    night.run(status=0)
+    assert night.missing_now() == before
+    night.time_passes()
+    night.run(status=0)
+    assert night.missing_now() == {pair for pair in before if pair[0] in ids[:40]}
 
 
 # A target that is killed
