@@ -78,7 +78,7 @@ def test_csv_files_of_each_run_tell_what_is_missing_now(
     assert pipeline.run(KILL).passed_on
     assert len(pipeline.run_whole().asked) < len(fleet.assessed())
     assert {key: from_text(row) for key, row in warehouse.rows_missing_now().items()} == true_missing_kbs(fleet)
-    assert len(list((tmp_path / "output").iterdir())) == 3 * 3
+    assert len(list((tmp_path / "output").iterdir())) == 3 * 4
 
 
 def test_csv_files_that_are_overwritten_hold_only_the_last_part_of_a_resumed_sweep(

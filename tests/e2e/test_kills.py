@@ -82,7 +82,7 @@ def apart(request: pytest.FixtureRequest, tmp_path: Path) -> Apart:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ten_kills_lose_no_check(simulate: StartSimulator, tmp_path: Path, apart: Apart, seed: int) -> None:
     """Of the tap, of the target, of both, 42 days after a whole night; resumed each time, to the truth."""
-    simulator = simulate(Fleet(320, seed=seed))
+    simulator = simulate(Fleet(420, seed=seed))
     fleet = simulator.fleet
     pipeline = Pipeline(tmp_path, simulator, apart.loader, patience=Patience(state=0.05))
     pipeline.run_whole()
@@ -94,7 +94,7 @@ def test_ten_kills_lose_no_check(simulate: StartSimulator, tmp_path: Path, apart
     states = set()
     for number in range(KILLS):
         whom = ("both", "target", "tap")[number % 3]
-        interrupt = Interrupt(signal.SIGKILL, whom, calls=draw.randrange(8, 60), delay=draw.uniform(0, 0.3))
+        interrupt = Interrupt(signal.SIGKILL, whom, calls=draw.randrange(8, 45), delay=draw.uniform(0, 0.3))
         done = pipeline.run(interrupt)
         bookmarks = pipeline.state["bookmarks"]
         after = bookmarks["missing_kbs"]["sweep"]["after"], bookmarks["missing_kbs_checks"]["after"]
