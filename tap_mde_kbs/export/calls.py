@@ -129,7 +129,8 @@ def _moment(text: str) -> str:
     Raises:
         ValueError: It is not a time.
     """
-    return schema.utc(datetime.fromisoformat(schema.date_time(text).replace("Z", "+00:00")))
+    read = schema.date_time(text) or ""
+    return schema.utc(datetime.fromisoformat(read.replace("Z", "+00:00")))
 
 
 def _named(links: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ Through the real command line and a socket; what a reader of the tables conclude
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mde_simulator import ExportShape, Fault, Fleet
@@ -18,7 +20,7 @@ KBS, LIST = "/api/machines/*/getmissingkbs", "/api/machines"
 BY_FILE = {"missing_kbs_source": "export"}
 
 
-def plain(machines: int, **options: float) -> Fleet:
+def plain(machines: int, **options: Any) -> Fleet:
     """A fleet in which nobody is silent, excluded, or only discovered."""
     return Fleet(machines, seed=3, **{"discovered": 0, "excluded": 0, "silent": 0, "duplicates": 0, **options})
 
@@ -401,11 +403,11 @@ def test_an_export_with_one_file_empty_for_good_is_not_believed_the_first_time(n
     night.time_passes()
     night.run()
     assert night.missing_now() == before
-    assert night.sweep["is_believed"] is False
+    assert night.judged() is False
     night.simulator.exports.generate()
     night.time_passes()
     night.run()
-    assert night.sweep["is_believed"] is True
+    assert night.judged() is True
     night.simulator.faults.clear()
     night.simulator.exports.generate()
     night.time_passes()

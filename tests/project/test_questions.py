@@ -62,7 +62,7 @@ def tables(draw: st.DrawFn) -> Tables:
             max_size=4,
         )
     )
-    checks = draw(
+    checks: list[Row] = draw(
         st.lists(
             st.fixed_dictionaries(
                 {"machine_id": MACHINES, "sweep": NUMBERS, "checked_at": MOMENTS, "outcome": OUTCOMES}
@@ -70,7 +70,7 @@ def tables(draw: st.DrawFn) -> Tables:
             max_size=10,
         )
     )
-    rows = draw(
+    rows: list[Row] = draw(
         st.lists(
             st.fixed_dictionaries(
                 {

@@ -99,5 +99,5 @@ def state_of(simulator: Simulator, messages: Iterable[Message], **sweep: Any) ->
 def _scope(simulator: Simulator) -> str:
     """What that version hashed, of a tenant's own settings and nothing but the defaults besides."""
     config = simulator.config
-    decides = [config["tenant_id"], config["api_url"], "per_machine", None, False, []]
+    decides: list[object] = [config["tenant_id"], config["api_url"], "per_machine", None, False, []]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]

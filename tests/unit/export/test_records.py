@@ -75,11 +75,6 @@ def missed(records: Records, column: str) -> list[tuple[str, Any]]:
     return [(machine_id, kb[column]) for machine_id, kbs in records.missing() for kb in kbs]
 
 
-def missed(records: Records, column: str) -> list[tuple[str, Any]]:
-    """A column of every missing update, each with its machine."""
-    return [(machine_id, kb[column]) for machine_id, kbs in records.missing() for kb in kbs]
-
-
 def test_an_update_is_missing_once_however_many_records_say_so(records: Records, file: Path) -> None:
     """Distinct CVEs and products; the earliest of the times; name and link from wherever they are."""
     link = {"recommendedSecurityUpdateUrl": "https://example.com/1", "recommendedSecurityUpdate": "March 2026"}
