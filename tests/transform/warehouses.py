@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2] / "transform"
 MADE = ("analytics", "analytics_intermediate", "analytics_staging")
 """The schemas of the models."""
+MAY_WARN = ("newest_sweep_covers_the_fleet", "warn")
+"""Random machines often do not answer."""
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -64,12 +66,43 @@ def _kind(prop: Mapping[str, Any]) -> str:
     return "array of objects" if kind == "array" and "object" in prop["items"]["type"] else str(kind)
 
 
-COLUMNS = {
-    "machines": kinds(MACHINES),
-    "missing_kbs": kinds(MISSING_KBS),
-    "missing_kbs_checks": kinds(MISSING_KBS_CHECKS),
-    "kb_cves": kinds(KB_CVES),
+SWEEPS = {
+    "sweep": "integer",
+    "source": "string",
+    "began_at": "date-time",
+    "ended_at": "date-time",
+    "listing": "integer",
+    "listed_at": "date-time",
+    "machines_listed": "integer",
+    "machines_asked": "integer",
+    "machines_answered": "integer",
+    "machines_not_found": "integer",
+    "machines_failed": "integer",
+    "machines_skipped": "integer",
+    "machines_not_in_export": "integer",
+    "missing_pairs": "integer",
+    "is_complete": "boolean",
+    "is_believed": "boolean",
+    "verdict": "string",
 }
+CAME_WITH_SWEEPS = {
+    "machines": {"listing": "integer"},
+    "missing_kbs": {"sweep": "integer"},
+    "missing_kbs_checks": {"reason": "string", "last_seen": "date-time"},
+    "kb_cves": {"checked_at": "date-time"},
+    "sweeps": SWEEPS,
+}
+"""The columns that no warehouse has which an earlier version filled."""
+EARLIER = {
+    table: {name: kind for name, kind in kinds(schema).items() if name not in CAME_WITH_SWEEPS[table]}
+    for table, schema in {
+        "machines": MACHINES,
+        "missing_kbs": MISSING_KBS,
+        "missing_kbs_checks": MISSING_KBS_CHECKS,
+        "kb_cves": KB_CVES,
+    }.items()
+}
+COLUMNS = {table: EARLIER.get(table, {}) | columns for table, columns in CAME_WITH_SWEEPS.items()}
 
 
 def tables_of(tenant: Tenant) -> Tables:
@@ -88,7 +121,12 @@ def tables_of(tenant: Tenant) -> Tables:
     }
     if tenant.kb_cves is not None:
         tables["kb_cves"] = [asdict(row) for row in tenant.kb_cves]
-    return tables
+    if tenant.sweeps is not None:
+        return {**tables, "sweeps": [asdict(row) for row in tenant.sweeps]}
+    return {
+        table: [{name: row[name] for name in row if name in EARLIER[table]} for row in rows]
+        for table, rows in tables.items()
+    }
 
 
 class Writer(Protocol):
@@ -174,23 +212,27 @@ class Warehouse(ABC):
         """Leave nothing that dbt made."""
         self.run(*(f"DROP SCHEMA {schema} CASCADE" for schema in MADE))
 
-    def load(self, tenant: Tenant, schema: str = "mde") -> None:
-        """Make the raw tables anew, as they are after a run."""
-        self.load_all({schema: tenant})
-
-    def load_all(self, tenants: Mapping[str, Tenant]) -> None:
-        """The same for several schemas."""
+    def load(self, *tenants: Tenant) -> None:
+        """Make the raw tables of each anew, as they are after a run."""
         with self._writing() as write:
-            for schema, tenant in tenants.items():
-                write.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for tenant in tenants:
+                write.execute(f"CREATE SCHEMA IF NOT EXISTS {tenant.name}")
                 for table, rows in tables_of(tenant).items():
-                    write.execute(self._create(schema, table))
-                    write.execute(f"DELETE FROM {schema}.{table}")  # noqa: S608 - names of ours
-                    write.insert(f"{schema}.{table}", rows)
+                    name = f"{tenant.name}.{table}"
+                    for statement in self._create(name, table, is_earlier=tenant.sweeps is None):
+                        write.execute(statement)
+                    write.execute(f"DELETE FROM {name}")  # noqa: S608 - names of ours
+                    write.insert(name, rows)
 
-    def _create(self, schema: str, table: str) -> str:
-        columns = ", ".join(f"{name} {self.types[kind]}" for name, kind in COLUMNS[table].items())
-        return f"CREATE TABLE IF NOT EXISTS {schema}.{table} ({columns})"
+    def _create(self, name: str, table: str, *, is_earlier: bool) -> list[str]:
+        """A table as the target makes it, which later adds what columns are new."""
+        known = EARLIER[table] if is_earlier else COLUMNS[table]
+        columns = ", ".join(f"{column} {self.types[kind]}" for column, kind in known.items())
+        new = {} if is_earlier else CAME_WITH_SWEEPS[table]
+        return [
+            f"CREATE TABLE IF NOT EXISTS {name} ({columns})",
+            *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {self.types[new[column]]}" for column in new),
+        ]
 
     def dbt(self, *arguments: str, project: Path = PROJECT, **variables: Any) -> dbtRunnerResult:
         """Run dbt in this process; whatever it meant to say is in the result."""
@@ -218,16 +260,14 @@ class Warehouse(ABC):
 
     def build_models(self, *arguments: str, **options: Any) -> None:
         """Run `dbt build` without any tests."""
-        self._assert_passes(
-            "build", "--exclude-resource-type=unit_test", "--exclude-resource-type=test", *arguments, **options
-        )
+        self._assert_passes("build", "--exclude-resource-type=test", *arguments, **options)
 
     def _assert_passes(self, *arguments: str, **options: Any) -> None:
         done = self.dbt(*arguments, **options)
         failed = [
             f"{result.node.name}: {result.status} {result.message}"
             for result in getattr(done.result, "results", [])
-            if result.status not in {"success", "pass", "no-op"}
+            if result.status not in {"success", "pass", "no-op"} and (result.node.name, result.status) != MAY_WARN
         ]
         assert not failed, "\n".join(failed)
         assert done.success, done.exception
