@@ -20,7 +20,9 @@ SCHEMA = "analytics"
 #: Why a machine is in `coverage_gaps`, in words.
 REASONS = {
     "never_asked": "never asked yet",
-    "skipped": "not onboarded",
+    "not_onboarded": "not onboarded",
+    "excluded": "excluded from vulnerability management",
+    "silent": "silent for a month or more",
     "not_found": "404, again and again",
     "failed": "no answer, again and again",
     "not_in_export": "not in the export",

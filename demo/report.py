@@ -31,11 +31,11 @@ def show(marts: Marts, console: Console) -> None:
         most_missed(row for row in marts.rows("updates") if row.by_machines <= SHOWN),
         groups(row for row in marts.rows("segments") if row.segment_kind in {"group", "all"}),
         nights(marts.rows("days")[-SHOWN:]),
-        unanswered(row for row in gaps if row.reason not in {"skipped", "quiet"}),
+        unanswered(row for row in gaps if row.reason not in {"not_onboarded", "quiet"}),
     ):
         console.print(table)
         console.print()
-    others = Counter(row.reason for row in gaps if row.reason in {"skipped", "quiet"})
+    others = Counter(row.reason for row in gaps if row.reason in {"not_onboarded", "quiet"})
     told = ", ".join(f"{count} {REASONS[reason]}" for reason, count in sorted(others.items())) or "none"
     console.print(f"Besides: {told}\n", style="dim", markup=False)
 

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[1] / "transform"
 
 
 def build(database: Postgres, folder: Path) -> float:
-    """Build the marts and test them; the unit tests are the developers'.
+    """Build the marts and test them.
 
     Args:
         database: What the streams were loaded to.
@@ -40,7 +40,7 @@ def build(database: Postgres, folder: Path) -> float:
     dbt = subprocess.run(
         [
             *(program("dbt"), "--quiet", "--no-use-colors", "--log-path", str(folder / "logs")),
-            *("build", "--target", "postgres", "--exclude-resource-type", "unit_test"),
+            *("build", "--target", "postgres"),
             *("--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(folder / "dbt")),
         ],
         stdin=subprocess.DEVNULL,

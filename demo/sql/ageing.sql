@@ -3,7 +3,8 @@ WITH open_pairs AS (
     SELECT extract(epoch FROM present.checked_at - episodes.due_at) / 86400 AS days_overdue
     FROM kb_episodes AS episodes
     JOIN machine_compliance AS machines
-        ON machines.machine_id = episodes.machine_id
+        ON machines.tenant = episodes.tenant
+        AND machines.machine_id = episodes.machine_id
         AND machines.is_active
     CROSS JOIN (SELECT max(last_checked_at) AS checked_at FROM machine_compliance) AS present
     WHERE episodes.status = 'open'

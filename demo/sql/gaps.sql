@@ -7,4 +7,4 @@ SELECT
     last_answered_at,
     last_seen
 FROM coverage_gaps
-ORDER BY reason = 'skipped', reason = 'quiet', reason, last_seen, machine_id;
+ORDER BY reason = 'not_onboarded', reason = 'quiet', reason, last_seen, machine_id;

@@ -20,6 +20,6 @@ FROM (
         count(*) FILTER (WHERE is_active AND overdue_kbs > 0) AS overdue_machines
     FROM machine_compliance
 ) AS present
-CROSS JOIN (SELECT count(*) AS machines FROM coverage_gaps WHERE reason <> 'skipped') AS gaps
+CROSS JOIN (SELECT count(*) AS machines FROM coverage_gaps WHERE reason <> 'not_onboarded') AS gaps
 LEFT JOIN compliance_by_segment AS active ON active.segment_kind = 'all'
 LEFT JOIN time_to_install AS installed ON installed.segment_kind = 'all';

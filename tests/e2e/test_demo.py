@@ -190,7 +190,7 @@ def test_the_figures_at_the_top(report: Report, truth: Truth) -> None:
     assert float(report.values["patched-share"]) == pytest.approx(share)
     assert int(report.values["missing-pairs"]) == sum(each.machine_id in truth.active for each in truth.open)
     assert int(report.values["overdue-pairs"]) == late
-    assert int(report.values["gap-machines"]) == sum(truth.gaps().values()) - truth.gaps()["skipped"]
+    assert int(report.values["gap-machines"]) == sum(truth.gaps().values()) - truth.gaps()["not_onboarded"]
 
 
 def test_what_is_missing_by_deadline(report: Report, truth: Truth) -> None:
@@ -224,8 +224,8 @@ def test_machines_that_were_not_heard_of(shown: Shown, report: Report, truth: Tr
     rows = shown.table("Machines nobody could ask")
     names = {str(truth.machines[id_]["computerDnsName"]) for id_ in unanswered}
     assert {row[0] for row in rows if row[-1] == f"{truth.nights[-2].moment:%d %b}"} == names
-    told = re.findall(r"^Besides: (\d+) quiet for a week or more, (\d+) not onboarded$", shown.stdout, re.MULTILINE)
-    assert told == [(str(gaps["quiet"]), str(gaps["skipped"]))]
+    told = re.findall(r"^Besides: (\d+) not onboarded, (\d+) quiet for a week or more$", shown.stdout, re.MULTILINE)
+    assert told == [(str(gaps["not_onboarded"]), str(gaps["quiet"]))]
 
 
 def test_the_page_in_a_browser(shown: Shown) -> None:

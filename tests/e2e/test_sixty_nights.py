@@ -74,11 +74,11 @@ class History:
     missing: dict[Any, dict[str, frozenset[str]]] = field(default_factory=dict)
     """What each machine lacked: by the date of a night, and by the time of an export."""
     machines: dict[str, Machine] = field(default_factory=dict)
-    rows: dict[Pair, MissingKb] = field(default_factory=dict)
-    first_seen: dict[Pair, datetime] = field(default_factory=dict)
+    rows: dict[tuple[str, str], MissingKb] = field(default_factory=dict)
+    first_seen: dict[tuple[str, str], datetime] = field(default_factory=dict)
     told_first_seen: dict[Pair, datetime] = field(default_factory=dict)
     """What exports ever said, as a model of its own keeps it; the raw table forgets."""
-    cves: dict[Pair, KbCve] = field(default_factory=dict)
+    cves: dict[tuple[str, str], KbCve] = field(default_factory=dict)
     whole: dict[int, dict[str, str]] = field(default_factory=dict)
     """Of each sweep that the run of one night began and finished: every machine's outcome."""
 
@@ -136,7 +136,8 @@ class History:
                 first_seen,
             )
             if first_seen:
-                self.told_first_seen[pair] = min(first_seen, self.told_first_seen.get(pair, first_seen))
+                told = (SCHEMA, *pair)
+                self.told_first_seen[told] = min(first_seen, self.told_first_seen.get(told, first_seen))
         last = [message["value"] for message in run.messages if message["type"] == "STATE"][-1]
         sweep = last["bookmarks"]["missing_kbs"]["sweep"]
         # A run that went on with another night's sweep then began this one.
@@ -202,7 +203,7 @@ class Nights:
         self.output = bytearray()
         self.kinds: dict[str, int] = dict.fromkeys(("skipped", "killed", "export", "failing", "resumed"), 0)
         self._dice = random.Random(60)  # noqa: S311 - a play
-        self._installed: list[Pair] = []
+        self._installed: list[tuple[str, str]] = []
 
     def pass_one(self) -> bool:
         """Let a night pass; whether an export was read."""

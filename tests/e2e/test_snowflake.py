@@ -86,7 +86,7 @@ def build(programs: Programs, folder: Path) -> None:
     """The first build of the models, without their tests."""
     program = str(SUPPORT / "dbt_on_fakesnow.py")
     project = str(ROOT / "transform")
-    options = ["--target=snowflake", "--threads=1", "--exclude-resource-type=test", "--exclude-resource-type=unit_test"]
+    options = ["--target=snowflake", "--threads=1", "--exclude-resource-type=test"]
     places = [
         f"--project-dir={project}",
         f"--profiles-dir={project}",

@@ -214,7 +214,7 @@ class Truth:
         reasons: Counter[str] = Counter()
         for id_ in self.now.listed:
             if id_ not in self.now.asked:
-                reasons["skipped"] += 1
+                reasons["not_onboarded"] += 1
             elif id_ not in self.now.answers:
                 reasons["not_found"] += 1
             elif self.is_quiet(id_):

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from tests.transform.warehouses import Warehouse
 
 KEYS = {
-    "int_kb_episodes": ("machine_id", "kb_id", "first_missed_at"),
-    "kb_episodes": ("machine_id", "kb_id", "first_missed_at"),
+    "int_kb_episodes": ("tenant", "machine_id", "kb_id", "first_missed_at"),
+    "kb_episodes": ("tenant", "machine_id", "kb_id", "first_missed_at"),
     "kbs_missing": ("kb_id",),
-    "machine_compliance": ("machine_id",),
+    "machine_compliance": ("tenant", "machine_id"),
     "compliance_by_segment": ("segment_kind", "segment"),
-    "overdue_pairs": ("machine_id", "kb_id"),
+    "overdue_pairs": ("tenant", "machine_id", "kb_id"),
     "time_to_install": ("segment_kind", "segment"),
     "compliance_by_day": ("day",),
-    "coverage_gaps": ("machine_id",),
+    "coverage_gaps": ("tenant", "machine_id"),
+    "sweep_log": ("tenant", "sweep"),
 }
 """Each mart's grain, and that of the model of the history."""
 
@@ -29,13 +30,14 @@ def assert_true(warehouse: Warehouse, truth: Truth) -> None:
         rows: Rows = getattr(truth, mart)()
         columns = {column for row in rows.values() for column in row}
         place = "analytics_intermediate" if mart.startswith("int_") else "analytics"
+        found_rows = warehouse.query(f"SELECT * FROM {place}.{mart}")  # noqa: S608 - names of ours
         found = {
-            tuple(row[column] for column in keys): {column: row[column] for column in columns}
-            for row in warehouse.query(f"SELECT * FROM {place}.{mart}")  # noqa: S608 - names of ours
+            tuple(row[column] for column in keys): {column: row[column] for column in columns} for row in found_rows
         }
         wrong = [difference for key, row in rows.items() if (difference := _difference(key, found.get(key), row))]
         assert not wrong, f"{mart}: {len(wrong)} of {len(rows)} rows differ, such as {wrong[:3]}"
         assert found.keys() == rows.keys(), mart
+        assert len(found_rows) == len(rows), mart
 
 
 def _difference(key: tuple[Any, ...], found: Row | None, row: Row) -> str:

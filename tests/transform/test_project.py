@@ -11,7 +11,7 @@ import yaml
 
 from tests.transform.fleets import RandomTenant
 from tests.transform.marts import KEYS, assert_true
-from tests.transform.truth import Check, Deadline, KbCve, Machine, MissingKb, Tenant, Truth
+from tests.transform.truth import Check, Deadline, KbCve, Machine, MissingKb, Sweep, Tenant, Truth
 from tests.transform.warehouses import COLUMNS, PROJECT, default_deadlines
 
 if TYPE_CHECKING:
@@ -24,20 +24,34 @@ DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 
 
-def answer(night: int, *kb_ids: str, hours: float = 0, machine_id: str = "m1") -> Check:
-    """An answer of the n-th night, with what it names as missing."""
+def answer(night: int, *kb_ids: str, hours: float = 0, machine_id: str = "m1", outcome: str = "answered") -> Check:
+    """What became of a machine in the n-th night; if it answered, with what it names as missing."""
     at = MONDAY + night * DAY + hours * HOUR
-    return Check(machine_id, night + 1, at, "answered", frozenset(kb_ids))
+    return Check(machine_id, night + 1, at, outcome, frozenset(kb_ids) if outcome == "answered" else None)
 
 
-def listed(night: int, machine_id: str = "m1") -> Machine:
+def listed(night: int, machine_id: str = "m1", listing: int | None = None) -> Machine:
     """A machine as the n-th night lists it."""
-    return Machine(machine_id, MONDAY + night * DAY, last_seen=MONDAY + night * DAY)
+    return Machine(machine_id, MONDAY + night * DAY, last_seen=MONDAY + night * DAY, listing=listing)
 
 
 def missing(night: int, kb_id: str, machine_id: str = "m1", **columns: Any) -> MissingKb:
     """A row of the n-th night."""
     return MissingKb(machine_id, kb_id, MONDAY + night * DAY, name=f"Update {kb_id}", **columns)
+
+
+def judged(night: int, is_believed: bool | None, listing: int | None = None, machines: int | None = None) -> Sweep:
+    """What the tap thought of the n-th night's sweep."""
+    began_at = MONDAY + night * DAY
+    return Sweep(
+        night + 1,
+        began_at=began_at,
+        ended_at=None if is_believed is None else began_at + HOUR,
+        listing=listing,
+        machines_listed=machines,
+        is_complete=is_believed is not None,
+        is_believed=is_believed,
+    )
 
 
 def schemas_of(warehouse: Warehouse) -> dict[str, dict[str, set[str]]]:
@@ -51,7 +65,7 @@ def schemas_of(warehouse: Warehouse) -> dict[str, dict[str, set[str]]]:
 
 
 def test_an_empty_warehouse_passes_every_test(warehouse: Warehouse) -> None:
-    """The tap made its tables, and had nothing to write; unit tests, which need the tables' types, included."""
+    """The tap made its tables, and had nothing to write."""
     warehouse.load(Tenant())
     warehouse.build()
     assert_true(warehouse, Truth([Tenant()], default_deadlines()))
@@ -82,15 +96,15 @@ def assert_described(schemas: dict[str, dict[str, set[str]]]) -> None:
 
 def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answers(warehouse: Warehouse) -> None:
     """With `kb_cves` and without it, in one warehouse: it comes with the first export."""
-    fleet = RandomTenant(37, cves=True)
+    fleet = RandomTenant(191, cves=True)
     fleet.pass_nights(30)
-    tenant = fleet.tenant()
+    tenant = replace(fleet.tenant(), name="mde")
     without = replace(tenant, kb_cves=None)
     warehouse.load(without)
     warehouse.build_models()
     assert_true(warehouse, Truth([without], default_deadlines()))
     warehouse.load(tenant)
-    warehouse.build("--exclude-resource-type=unit_test")
+    warehouse.build()
     truth = Truth([tenant], default_deadlines())
     assert_true(warehouse, truth)
     assert {row["deadline_days"] for row in truth.kb_episodes().values()} >= {15, 30, 180}
@@ -102,17 +116,150 @@ def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answ
         assert warehouse.query(query), query
 
 
-def test_an_answer_that_was_replaced_after_a_kill_is_forgotten(warehouse: Warehouse) -> None:
+def test_an_answer_that_was_replaced_after_a_kill_is_forgotten(duckdb_warehouse: Warehouse) -> None:
     """It was asked again in the same sweep, after dbt had seen the first answer; 1 was installed in between."""
     before = Tenant([listed(0)], [answer(0, "1", "2")], [missing(0, "1"), missing(0, "2")])
+    duckdb_warehouse.load(before)
+    duckdb_warehouse.build_models()
+    after = replace(before, checks=[answer(0, "2", hours=3), answer(1, "2")], machines=[listed(1)])
+    duckdb_warehouse.load(after)
+    duckdb_warehouse.build_models()
+    truth = Truth([after], default_deadlines())
+    assert {kb_id for _, _, kb_id, _ in truth.kb_episodes()} == {"2"}
+    assert_true(duckdb_warehouse, truth)
+
+
+def test_a_night_of_empty_lists_installs_nothing_once_it_is_not_believed(duckdb_warehouse: Warehouse) -> None:
+    """Three such nights: dbt ran before the first had a verdict, and the second is believed."""
+    checks = [answer(0, "1"), answer(0, machine_id="m2"), answer(1), answer(1, machine_id="m2")]
+    first = Tenant([listed(0), listed(0, "m2")], checks, [missing(0, "1")], sweeps=[judged(0, True), judged(1, None)])
+    second = replace(first, sweeps=[judged(0, True), judged(1, False)])
+    third = replace(
+        second,
+        checks=[*checks, answer(2), answer(2, machine_id="m2")],
+        sweeps=[*(second.sweeps or ()), judged(2, True)],
+    )
+    for tenant, status, patched in ((first, "installed", 2), (second, "open", 1), (third, "installed", 2)):
+        duckdb_warehouse.load(tenant)
+        duckdb_warehouse.build_models()
+        truth = Truth([tenant], default_deadlines())
+        assert [row["status"] for row in truth.kb_episodes().values()] == [status]
+        [*_, last_day] = [row for _, row in sorted(truth.compliance_by_day().items())]
+        assert last_day["machines_with_nothing_missing"] == patched
+        assert_true(duckdb_warehouse, truth)
+    [ended] = truth.kb_episodes().values()
+    assert ended["installed_by"] == MONDAY + 2 * DAY
+
+
+def test_a_verdict_that_turns_when_the_failed_are_asked_again_closes_what_was_left_open(
+    duckdb_warehouse: Warehouse,
+) -> None:
+    """Of m1 dbt had seen 2 in that sweep already, so that the sweep lies behind its watermark."""
+    before = Tenant(
+        [listed(1)],
+        [answer(0, "1"), answer(1, "2")],
+        [missing(0, "1"), missing(1, "2")],
+        sweeps=[judged(0, True), judged(1, False)],
+    )
+    duckdb_warehouse.load(before)
+    duckdb_warehouse.build_models()
+    after = replace(before, sweeps=[judged(0, True), judged(1, True)])
+    duckdb_warehouse.load(after)
+    duckdb_warehouse.build_models()
+    truth = Truth([after], default_deadlines())
+    assert [row["status"] for row in truth.kb_episodes().values()] == ["installed", "open"]
+    assert_true(duckdb_warehouse, truth)
+
+
+def test_an_update_of_a_silent_machine_goes_on_as_the_same_episode_when_it_is_back(
+    duckdb_warehouse: Warehouse,
+) -> None:
+    """In between it is neither open nor overdue nor installed."""
+    away = Tenant(
+        [listed(40)],
+        [answer(0, "1"), *(replace(answer(night, outcome="skipped"), reason="silent") for night in range(31, 41))],
+        [missing(0, "1", cve_addressed=30)],
+        sweeps=[judged(night, True) for night in (0, *range(31, 41))],
+    )
+    back = replace(away, checks=[*away.checks, answer(41, "1")], sweeps=[*(away.sweeps or ()), judged(41, True)])
+    for tenant, status, overdue in ((away, "not_assessed", 0), (back, "open", 1)):
+        duckdb_warehouse.load(tenant)
+        duckdb_warehouse.build_models()
+        truth = Truth([tenant], default_deadlines())
+        assert [row["status"] for row in truth.kb_episodes().values()] == [status]
+        assert len(truth.overdue_pairs()) == overdue
+        assert_true(duckdb_warehouse, truth)
+    assert [row["missed_checks"] for row in truth.kb_episodes().values()] == [2]
+
+
+def test_nobody_leaves_by_a_list_that_is_short_or_on_its_way(duckdb_warehouse: Warehouse) -> None:
+    """The second night's list was held back; of the third's, which was believed, one row of two is not loaded yet."""
+    machines = [listed(0, "m1", 10), listed(0, "m2", 10), listed(0, "m3", 10)]
+    sweeps = [judged(0, True, 10, 3)]
+    held_back = Tenant([listed(1, "m1", 20), *machines[1:]], sweeps=[*sweeps, judged(1, True, 10, 3)])
+    on_its_way = Tenant([listed(2, "m1", 30), *machines[1:]], sweeps=[*sweeps, judged(2, True, 30, 2)])
+    whole = Tenant([listed(2, "m1", 30), listed(2, "m2", 30), machines[2]], sweeps=[*sweeps, judged(2, True, 30, 2)])
+    for tenant, staying in ((held_back, 3), (on_its_way, 3), (whole, 2)):
+        duckdb_warehouse.load(tenant)
+        duckdb_warehouse.build_models()
+        truth = Truth([tenant], default_deadlines())
+        assert len(truth.machine_compliance()) == staying
+        assert_true(duckdb_warehouse, truth)
+
+
+def test_the_models_of_an_earlier_version_are_gone_on_with(warehouse: Warehouse) -> None:
+    """They knew no tenants and no sweeps, and kept the year 1; what an export told is kept."""
+    seen = MONDAY - 9 * DAY
+    before = Tenant(
+        [listed(0)],
+        [answer(0, "1", "2")],
+        [missing(0, "1", first_seen_at=seen), missing(0, "2")],
+    )
     warehouse.load(before)
     warehouse.build_models()
-    after = replace(before, checks=[answer(0, "2", hours=3), answer(1, "2")], machines=[listed(1)])
+    kept = "analytics_intermediate.int_machine_kbs"
+    warehouse.run(
+        *(f"DROP TABLE analytics_intermediate.{table} CASCADE" for table in ("int_known_sweeps", "int_sweeps")),
+        "ALTER TABLE analytics_intermediate.int_kb_episodes DROP COLUMN tenant",
+        "ALTER TABLE analytics_intermediate.int_kb_episodes DROP COLUMN last_missed_in",
+        f"ALTER TABLE {kept} DROP COLUMN tenant",
+        f"UPDATE {kept} SET first_seen_at = TIMESTAMP '0001-01-01' WHERE kb_id = '2'",  # noqa: S608 - as above
+    )
+    after = replace(
+        before,
+        checks=[*before.checks, answer(1, "1")],
+        missing_kbs=[missing(1, "1", sweep=2), missing(0, "2")],
+        machines=[listed(1, listing=10)],
+        sweeps=[judged(1, True, 10, 1)],
+    )
     warehouse.load(after)
     warehouse.build_models()
-    truth = Truth([after], default_deadlines())
-    assert {kb_id for _, kb_id, _ in truth.kb_episodes()} == {"2"}
-    assert_true(warehouse, truth)
+    assert_true(warehouse, Truth([after], default_deadlines(), {("mde", "m1", "1"): seen}))
+
+
+def test_a_build_that_broke_off_after_the_history_does_no_harm(duckdb_warehouse: Warehouse) -> None:
+    """What it knew of the second sweep was not written down; a verdict comes."""
+    before = Tenant([listed(0)], [answer(0, "1")], [missing(0, "1")], sweeps=[judged(0, True)])
+    duckdb_warehouse.load(before)
+    duckdb_warehouse.build_models()
+    broken_off = replace(before, checks=[answer(0, "1"), answer(1)], sweeps=[judged(0, True), judged(1, None)])
+    duckdb_warehouse.load(broken_off)
+    duckdb_warehouse.build_models("--select", "+int_kb_episodes")
+    after = replace(broken_off, sweeps=[judged(0, True), judged(1, False)])
+    duckdb_warehouse.load(after)
+    duckdb_warehouse.build_models()
+    assert_true(duckdb_warehouse, Truth([after], default_deadlines()))
+
+
+def test_a_newest_sweep_with_few_answers_is_a_warning(duckdb_warehouse: Warehouse) -> None:
+    """Of the newest of each tenant, not of those before."""
+    night = replace(judged(0, True), machines_asked=100, machines_answered=94)
+    for machines_answered, status in ((94, "warn"), (95, "pass")):
+        newest = replace(judged(1, True), machines_asked=100, machines_answered=machines_answered)
+        duckdb_warehouse.load(Tenant(sweeps=[night, newest]))
+        duckdb_warehouse.build_models()
+        done = duckdb_warehouse.dbt("test", "--select", "newest_sweep_covers_the_fleet")
+        assert [str(result.status) for result in getattr(done.result, "results", [])] == [status]
 
 
 def test_what_a_target_deletes_is_kept(warehouse: Warehouse) -> None:
@@ -136,15 +283,14 @@ def test_what_a_target_deletes_is_kept(warehouse: Warehouse) -> None:
 
 
 def test_freshness_tells_a_tap_that_stopped(warehouse: Warehouse) -> None:
-    """By the data's own times, whatever columns the target adds."""
+    """By the end of the newest complete sweep, whatever columns the target adds."""
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     for age, status in ((HOUR, "pass"), (2 * DAY, "warn"), (4 * DAY, "error")):
-        at = now - age
-        warehouse.load(Tenant([Machine("m1", at)], [Check("m1", 1, at, "failed")]))
+        ended = Sweep(1, ended_at=now - age, is_complete=True)
+        warehouse.load(Tenant(sweeps=[ended, Sweep(2, ended_at=now, is_complete=False)]))
         done = warehouse.dbt("source", "freshness")
         assert {result.node.name: str(result.status) for result in getattr(done.result, "results", [])} == {
-            "machines": status,
-            "missing_kbs_checks": status,
+            "sweeps": status
         }
 
 
@@ -171,8 +317,9 @@ def test_it_is_a_package_with_deadlines_of_the_projects_own(duckdb_warehouse: Wa
         machines,
         [answer(0, "1", machine_id=machine.id) for machine in machines],
         [missing(0, "1", machine.id, cve_addressed=0) for machine in machines],
+        name="defender",
     )
-    warehouse.load(tenant, schema="defender")
+    warehouse.load(tenant)
     assert warehouse.dbt("deps", project=root).success
     warehouse.build(project=root)
     deadlines = [

@@ -22,19 +22,19 @@ STAGES = {"duckdb": 4, "postgres": 2}
 
 def test_marts_are_true_after_every_build_and_after_a_first_build_at_the_end(warehouse: Warehouse) -> None:
     """Incremental builds, one after the whole history, and a full refresh: all the same."""
-    fleets = {f"tenant_{number}": RandomTenant(number, cves=number % 2 == 0) for number in range(TENANTS)}
-    variables = {"mde_schema": [*fleets]}
+    fleets = [RandomTenant(number, cves=number % 2 == 0) for number in range(TENANTS)]
+    variables = {"mde_schema": [fleet.tenant().name for fleet in fleets]}
     kept: dict[Pair, datetime] = {}
     for stage in range(STAGES[warehouse.name]):
-        for number, fleet in enumerate(fleets.values()):
-            fleet.pass_nights((number + stage) % 5 + 1)
+        for fleet in fleets:
+            fleet.pass_nights((fleet.number + stage) % 7 + 1)
             keep_first_seen(kept, fleet.tenant())
-        tenants = {schema: fleet.tenant() for schema, fleet in fleets.items()}
-        warehouse.load_all(tenants)
+        tenants = [fleet.tenant() for fleet in fleets]
+        warehouse.load(*tenants)
         warehouse.build_models(**variables)
-        assert_true(warehouse, Truth(tenants.values(), default_deadlines(), kept))
+        assert_true(warehouse, Truth(tenants, default_deadlines(), kept))
     warehouse.build_models("--full-refresh", **variables)
-    assert_true(warehouse, Truth(tenants.values(), default_deadlines(), kept))
+    assert_true(warehouse, Truth(tenants, default_deadlines(), kept))
     warehouse.forget_models()
     warehouse.build_models(**variables)
-    assert_true(warehouse, Truth(tenants.values(), default_deadlines()))
+    assert_true(warehouse, Truth(tenants, default_deadlines()))

@@ -1,14 +1,14 @@
-"""What each mart has to hold, by the log of checks alone; shares nothing with the SQL, and knows no warehouse.
+"""What each mart has to hold, by the log alone: checks, and what the tap thought of each sweep.
 
-The log may come from anywhere: random fleets, the raw tables, or a simulated tenant's own history, in which `kb_ids` is
-what the machine lacked at the moment it answered.
+Shares nothing with the SQL, and knows no warehouse. The log may come from anywhere: random fleets, the raw tables, or a
+simulated tenant's own history, in which `kb_ids` is what the machine lacked at the moment it answered.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, timedelta, timezone
 from functools import cached_property
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Rows = dict[tuple[Any, ...], Row]
-Pair = tuple[str, str]
+Pair = tuple[str, str, str]
+"""Tenant, machine and KB."""
+Id = tuple[str, str]
+"""Tenant and machine."""
 
 DAY = timedelta(days=1)
+FIRST_YEAR = 2000
+"""What was first seen before is no date."""
 RANKS = {"None": 0, "Low": 1, "Medium": 2, "High": 3, "Critical": 4}
 KB_COLUMNS = ("name", "url", "cve_addressed")
 WORDS: dict[int | None, str] = {rank: word for word, rank in RANKS.items()}
@@ -35,6 +40,31 @@ class Check:
     checked_at: datetime
     outcome: str
     kb_ids: frozenset[str] | None = None
+    reason: str | None = None
+    last_seen: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A row of `sweeps`: what the tap thought of one."""
+
+    sweep: int
+    source: str | None = "per_machine"
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
+    listing: int | None = None
+    listed_at: datetime | None = None
+    machines_listed: int | None = None
+    machines_asked: int | None = 0
+    machines_answered: int | None = 0
+    machines_not_found: int | None = 0
+    machines_failed: int | None = 0
+    machines_skipped: int | None = 0
+    machines_not_in_export: int | None = 0
+    missing_pairs: int | None = 0
+    is_complete: bool | None = False
+    is_believed: bool | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +82,7 @@ class Machine:
     exposure_level: str | None = None
     health_status: str | None = None
     machine_tags: tuple[str, ...] | None = ()
+    listing: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +96,7 @@ class MissingKb:
     url: str | None = None
     cve_addressed: int | None = None
     first_seen_at: datetime | None = None
+    sweep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,52 +123,131 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Tenant:
-    """The raw tables of one schema; `kb_cves` is None where there is no such table."""
+    """The raw tables of one schema.
+
+    `kb_cves` is None where there is no such table, and `sweeps` where an earlier version filled them, which did not
+    know the columns that came with that table either.
+    """
 
     machines: Sequence[Machine] = ()
     checks: Sequence[Check] = ()
     missing_kbs: Sequence[MissingKb] = ()
     kb_cves: Sequence[KbCve] | None = None
+    sweeps: Sequence[Sweep] | None = None
+    name: str = "mde"
+    """Of the schema."""
+
+    @property
+    def now(self) -> datetime | None:
+        """The newest check of the newest sweep."""
+        newest = max(self.checks, key=lambda check: (check.sweep, check.checked_at), default=None)
+        return at(newest)
+
+    @cached_property
+    def not_believed(self) -> frozenset[int]:
+        """The sweeps of which nothing that is absent is gone."""
+        return frozenset(sweep.sweep for sweep in self.sweeps or () if sweep.is_believed is False)
+
+    @cached_property
+    def newest_listing(self) -> int | None:
+        """The newest that was believed and has arrived whole."""
+        return max(
+            (
+                sweep.listing
+                for sweep in self.sweeps or ()
+                if sweep.listing is not None
+                and sweep.machines_listed is not None
+                and sum((machine.listing or -1) >= sweep.listing for machine in self.machines) >= sweep.machines_listed
+            ),
+            default=None,
+        )
+
+    @cached_property
+    def has_listings(self) -> bool:
+        """Whether the tap that filled it knew of them."""
+        listings = [*(machine.listing for machine in self.machines), *(sweep.listing for sweep in self.sweeps or ())]
+        return any(listing is not None for listing in listings)
+
+    def has_left(self, machine_id: str, machine: Machine | None) -> bool:
+        """Whether a machine is known to be gone."""
+        if self.has_listings:
+            if machine is None:
+                return True
+            return self.newest_listing is not None and (machine.listing or -1) < self.newest_listing
+        newest_sweep = max((check.sweep for check in self.checks), default=None)
+        listed_at = max((machine.listed_at for machine in self.machines), default=None)
+        in_sweep = any(check.sweep == newest_sweep for check in self.checks if check.machine_id == machine_id)
+        return not in_sweep and (machine is None or machine.listed_at != listed_at)
 
 
 @dataclass
 class Episode:
     """An unbroken run of answers in which a machine lacked a KB."""
 
-    machine_id: str
+    id: Id
     kb_id: str
-    first_missed_at: datetime
-    last_missed_at: datetime
-    not_missed_at: datetime | None
-    installed_by: datetime | None = None
+    first: Check
+    last: Check
+    not_missed: Check | None
+    closing: Check | None = None
     missed_checks: int = 1
     number: int = 1
+
+    @property
+    def pair(self) -> Pair:
+        """Of which machine and KB it is."""
+        return (*self.id, self.kb_id)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The grain."""
+        return (*self.pair, self.first.checked_at)
+
+    def is_open_after(self, answer: Check) -> bool:
+        """Whether the machine lacked it after that answer."""
+        return self.first.sweep <= answer.sweep and (self.closing is None or self.closing.sweep > answer.sweep)
 
 
 @dataclass
 class Known:
     """All that is known of one machine."""
 
+    id: Id
     machine: Machine | None
     now: datetime | None
-    """The newest check of its tenant."""
+    """Of its tenant."""
     has_left: bool
+    not_believed: frozenset[int]
     checks: list[Check] = field(default_factory=list)
 
     @cached_property
     def answers(self) -> list[Check]:
-        """Those with an answer, in order; of two at one moment the later sweep's."""
-        at = {
-            check.checked_at: check
-            for check in sorted(self.checks, key=lambda check: (check.checked_at, check.sweep))
-            if check.outcome == "answered"
-        }
-        return list(at.values())
+        """Those with an answer, in the order of their sweeps.
+
+        An export that is loaded again tells of the same moment: of two such answers the believed one counts, then the
+        newer one.
+        """
+        at: dict[datetime, Check] = {}
+        for check in sorted(self.checks, key=lambda check: (check.sweep not in self.not_believed, check.sweep)):
+            if check.outcome == "answered":
+                at[check.checked_at] = check
+        return sorted(at.values(), key=lambda check: check.sweep)
 
     @property
     def last(self) -> Check | None:
         """The newest check."""
-        return max(self.checks, key=lambda check: (check.checked_at, check.sweep), default=None)
+        return max(self.checks, key=lambda check: check.sweep, default=None)
+
+    @property
+    def last_answered(self) -> Check | None:
+        """The newest with an answer."""
+        answered = [check for check in self.checks if check.outcome == "answered"]
+        return max(answered, key=lambda check: check.sweep, default=None)
+
+    @property
+    def is_assessed(self) -> bool:
+        """Whether Defender looks at it."""
+        return self.last is None or self.last.outcome != "skipped"
 
     @property
     def recently_seen(self) -> bool:
@@ -149,37 +260,47 @@ class Known:
         """Onboarded, and seen lately."""
         return bool(self.machine and self.machine.onboarding_status in {None, "Onboarded"} and self.recently_seen)
 
+    @cached_property
+    def episodes(self) -> list[Episode]:
+        """All that it had. What is absent from an answer that is not believed is not gone, what is in it is there."""
+        done: list[Episode] = []
+        running: dict[str, Episode] = {}
+        before: Check | None = None
+        for answer in self.answers:
+            missing = answer.kb_ids or frozenset()
+            is_believed = answer.sweep not in self.not_believed
+            for kb_id in [kb_id for kb_id in running if is_believed and kb_id not in missing]:
+                running.pop(kb_id).closing = answer
+            for kb_id in sorted(missing):
+                if kb_id in running:
+                    running[kb_id].last = answer
+                    running[kb_id].missed_checks += 1
+                else:
+                    number = 1 + sum(episode.kb_id == kb_id for episode in done)
+                    running[kb_id] = Episode(self.id, kb_id, answer, answer, before, number=number)
+                    done.append(running[kb_id])
+            before = answer if is_believed else before
+        return done
+
     def of_machine(self, column: str) -> Any:
         """A column of `machines`."""
         return getattr(self.machine, column, None)
 
 
-def episodes_of(answers: Iterable[Check]) -> list[Episode]:
-    """The episodes of one machine, by its answers in order."""
-    done: list[Episode] = []
-    running: dict[str, Episode] = {}
-    before: datetime | None = None
-    for answer in answers:
-        missing = answer.kb_ids or frozenset()
-        for kb_id in [*running]:
-            if kb_id not in missing:
-                running.pop(kb_id).installed_by = answer.checked_at
-        for kb_id in sorted(missing):
-            if kb_id in running:
-                running[kb_id].last_missed_at = answer.checked_at
-                running[kb_id].missed_checks += 1
-            else:
-                number = 1 + sum(episode.kb_id == kb_id for episode in done)
-                running[kb_id] = Episode(answer.machine_id, kb_id, answer.checked_at, answer.checked_at, before)
-                running[kb_id].number = number
-                done.append(running[kb_id])
-        before = answer.checked_at
-    return done
-
-
 def days(start: datetime, end: datetime) -> float:
-    """A real number of days."""
-    return (end - start) / DAY
+    """A real number of days, however clocks went."""
+    return max(0.0, (end - start) / DAY)
+
+
+def at(check: Check | None) -> datetime | None:
+    """When it was, if it was."""
+    return None if check is None else check.checked_at
+
+
+def newness(row: MissingKb) -> tuple[float, datetime]:
+    """Of two rows the one with the higher is newer; those of an earlier version have no sweep."""
+    sweep = row.sweep or int(row.checked_at.replace(tzinfo=timezone.utc).timestamp())
+    return sweep, row.checked_at
 
 
 class Truth:
@@ -194,29 +315,29 @@ class Truth:
         """Take `first_seen` where exports told it before the raw table forgot it."""
         self.tenants = list(tenants)
         self.deadlines = deadlines
-        self.rows = {(row.machine_id, row.id): row for tenant in self.tenants for row in tenant.missing_kbs}
-        told = {pair: row.first_seen_at for pair, row in self.rows.items() if row.first_seen_at}
-        self.first_seen = told if first_seen is None else first_seen
+        self.rows = {
+            (tenant.name, row.machine_id, row.id): row for tenant in self.tenants for row in tenant.missing_kbs
+        }
+        told = {pair: row.first_seen_at for pair, row in self.rows.items() if is_plausible(row.first_seen_at)}
+        self.first_seen: Mapping[Pair, datetime | None] = told if first_seen is None else first_seen
 
     @cached_property
-    def known(self) -> dict[str, Known]:
+    def known(self) -> dict[Id, Known]:
         """The machines by id: those listed once, and those that were ever to be asked."""
-        return {machine_id: known for tenant in self.tenants for machine_id, known in _known(tenant).items()}
+        return {known.id: known for tenant in self.tenants for known in _known(tenant)}
 
     @cached_property
     def episodes(self) -> list[Episode]:
         """All there ever were."""
-        return [episode for episodes in self._episodes_by_machine.values() for episode in episodes]
-
-    @cached_property
-    def _episodes_by_machine(self) -> dict[str, list[Episode]]:
-        return {machine_id: episodes_of(known.answers) for machine_id, known in self.known.items()}
+        return [episode for known in self.known.values() for episode in known.episodes]
 
     def int_kb_episodes(self) -> Rows:
-        columns = ("last_missed_at", "installed_by", "not_missed_at", "missed_checks")
         return {
-            (episode.machine_id, episode.kb_id, episode.first_missed_at): {
-                column: getattr(episode, column) for column in columns
+            episode.key: {
+                "last_missed_at": episode.last.checked_at,
+                "installed_by": at(episode.closing),
+                "not_missed_at": at(episode.not_missed),
+                "missed_checks": episode.missed_checks,
             }
             for episode in self.episodes
         }
@@ -224,20 +345,19 @@ class Truth:
     def kb_episodes(self) -> Rows:
         rows = {}
         for episode in self.episodes:
-            deadline_days = self._deadline_days(episode)
-            due_at = self._due_at(episode)
-            rows[(episode.machine_id, episode.kb_id, episode.first_missed_at)] = {
-                "last_missed_at": episode.last_missed_at,
-                "installed_by": episode.installed_by,
-                "not_missed_at": episode.not_missed_at,
+            rows[episode.key] = {
+                "last_missed_at": episode.last.checked_at,
+                "installed_by": at(episode.closing),
+                "not_missed_at": at(episode.not_missed),
                 "missed_checks": episode.missed_checks,
                 "episode_number": episode.number,
                 "status": self._status(episode),
-                "deadline_days": deadline_days,
-                "due_at": due_at,
+                "deadline_days": self._deadline_days(episode),
+                "due_at": self._due_at(episode),
                 "cve_addressed": self._cve_addressed(episode),
+                "missing_since": self._since(episode),
                 "days_missing": self._days_missing(episode),
-                "first_missed_at_is_known": episode.not_missed_at is not None,
+                "first_missed_at_is_known": episode.not_missed is not None,
                 "came_back": episode.number > 1,
                 "worst_severity": WORDS.get(self._severity(episode.kb_id)),
             }
@@ -253,9 +373,9 @@ class Truth:
             severe = sum(cve["rank"] >= RANKS["High"] for cve in cves.values())
             rows[(kb_id,)] = {
                 **self._kb(kb_id),
-                "machines_missing": len({e.machine_id for e in episodes if self._status(e) == "open"}),
-                "machines_ever": len({e.machine_id for e in episodes}),
-                "first_missed_at": min(e.first_missed_at for e in episodes),
+                "machines_missing": len({e.id for e in episodes if self._status(e) == "open"}),
+                "machines_ever": len({e.id for e in episodes}),
+                "first_missed_at": min(e.first.checked_at for e in episodes),
                 "worst_severity": WORDS.get(self._severity(kb_id)),
                 "severe_cves": severe if cves else None,
                 "exploited_cves": sum(cve["exploited"] for cve in cves.values()) if cves else None,
@@ -274,30 +394,31 @@ class Truth:
             "last_seen",
         )
         rows = {}
-        for machine_id, known in self._staying().items():
-            missing = self._open(machine_id)
-            is_known = bool(known.answers)
-            rows[(machine_id,)] = {
+        for id_, known in self._staying().items():
+            missing = [episode for episode in known.episodes if self._status(episode) == "open"]
+            counts = bool(known.answers) and known.is_assessed
+            rows[id_] = {
                 **{column: known.of_machine(column) for column in columns},
                 "is_active": known.active,
-                "last_checked_at": known.last and known.last.checked_at,
+                "last_checked_at": at(known.last),
                 "last_outcome": known.last and known.last.outcome,
-                "last_answered_at": known.answers[-1].checked_at if is_known else None,
-                "is_known": is_known,
-                "missing_kbs": len(missing) if is_known else None,
-                "missing_cves": sum(self._cve_addressed(e) or 0 for e in missing) if is_known else None,
-                "overdue_kbs": sum(self._is_overdue(e) for e in missing) if is_known else None,
+                "last_reason": known.last and known.last.reason,
+                "last_answered_at": at(known.last_answered),
+                "is_known": bool(known.answers),
+                "is_assessed": known.is_assessed,
+                "missing_kbs": len(missing) if counts else None,
+                "missing_cves": sum(self._cve_addressed(e) or 0 for e in missing) if counts else None,
+                "overdue_kbs": sum(self._is_overdue(e) for e in missing) if counts else None,
                 "oldest_missing_days": max((self._days_missing(e) for e in missing), default=None),
-                "is_fully_patched": not missing if is_known else None,
+                "is_fully_patched": not missing if counts else None,
             }
         return rows
 
     def compliance_by_segment(self) -> Rows:
         members: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        compliance = self.machine_compliance()
-        for (machine_id,), row in compliance.items():
-            machine = self.known[machine_id].machine
-            if not row["is_active"] or not machine:
+        for id_, row in self.machine_compliance().items():
+            machine = self.known[id_].machine
+            if not row["is_active"] or not row["is_assessed"] or not machine:
                 continue
             members["all", "all"].append(row)
             members["platform", machine.os_platform or "(none)"].append(row)
@@ -314,27 +435,27 @@ class Truth:
             due_at = self._due_at(episode)
             if not self._is_overdue(episode) or due_at is None:
                 continue
-            rows[(episode.machine_id, episode.kb_id)] = {
-                "first_missed_at": episode.first_missed_at,
+            rows[episode.pair] = {
+                "first_missed_at": episode.first.checked_at,
                 "due_at": due_at,
                 "deadline_days": self._deadline_days(episode),
                 "days_missing": self._days_missing(episode),
                 "days_overdue": days(due_at, self._now(episode)),
-                "first_missed_at_is_known": episode.not_missed_at is not None,
+                "first_missed_at_is_known": episode.not_missed is not None,
             }
         return rows
 
     def time_to_install(self) -> Rows:
         taken: dict[tuple[str, str], list[float]] = defaultdict(list)
         for episode in self.episodes:
-            if not episode.installed_by or not episode.not_missed_at:
+            if not episode.closing or not episode.not_missed:
                 continue
-            took = days(episode.first_missed_at, episode.installed_by)
-            group = self.known[episode.machine_id].of_machine("rbac_group_name") or "(none)"
+            took = days(episode.first.checked_at, episode.closing.checked_at)
+            group = self.known[episode.id].of_machine("rbac_group_name") or "(none)"
             taken["all", "all"].append(took)
             taken["kb", episode.kb_id].append(took)
             taken["group", group].append(took)
-            taken["month", f"{episode.installed_by:%Y-%m}"].append(took)
+            taken["month", f"{episode.closing.checked_at:%Y-%m}"].append(took)
         return {
             segment: {"installs": len(took), "mean_days": fmean(took), "median_days": median(took)}
             for segment, took in taken.items()
@@ -345,89 +466,118 @@ class Truth:
         return {(day,): self._day(day) for day in {check.checked_at.date() for check in checks}}
 
     def _day(self, day: date) -> Row:
-        today = {
-            machine_id: [check for check in known.checks if check.checked_at.date() == day]
-            for machine_id, known in self.known.items()
-        }
-        last_answers = [
-            answers[-1]
-            for known in self.known.values()
-            if (answers := [answer for answer in known.answers if answer.checked_at.date() == day])
-        ]
+        asked = answered = patched = 0
+        for known in self.known.values():
+            today = [check for check in known.checks if check.checked_at.date() == day]
+            answers = [check for check in known.answers if check.checked_at.date() == day]
+            asked += any(check.outcome != "skipped" for check in today)
+            answered += bool(answers)
+            patched += bool(answers) and not any(episode.is_open_after(answers[-1]) for episode in known.episodes)
         return {
-            "opened_pairs": sum(e.first_missed_at.date() == day for e in self.episodes),
-            "installed_pairs": sum(e.installed_by is not None and e.installed_by.date() == day for e in self.episodes),
+            "opened_pairs": sum(e.first.checked_at.date() == day for e in self.episodes),
+            "installed_pairs": sum(e.closing is not None and e.closing.checked_at.date() == day for e in self.episodes),
+            "not_assessed_pairs": sum(
+                self._status(e) == "not_assessed" and e.last.checked_at.date() == day for e in self.episodes
+            ),
             "open_pairs": sum(self._is_open_at_end_of(e, day) for e in self.episodes),
-            "machines_asked": sum(any(c.outcome != "skipped" for c in checks) for checks in today.values()),
-            "machines_answered": len(last_answers),
-            "machines_with_nothing_missing": sum(not answer.kb_ids for answer in last_answers),
+            "machines_asked": asked,
+            "machines_answered": answered,
+            "machines_with_nothing_missing": patched,
         }
 
     def coverage_gaps(self) -> Rows:
         rows = {}
-        for machine_id, known in self._staying().items():
+        for id_, known in self._staying().items():
             last = known.last
             if last is None:
                 reason = "never_asked"
+            elif last.outcome == "skipped":
+                # An earlier version skipped nobody else.
+                reason = last.reason or "not_onboarded"
             elif last.outcome != "answered":
                 reason = last.outcome
             elif not known.recently_seen:
                 reason = "quiet"
             else:
                 continue
-            rows[(machine_id,)] = {
+            rows[id_] = {
                 "computer_dns_name": known.of_machine("computer_dns_name"),
                 "rbac_group_name": known.of_machine("rbac_group_name"),
                 "last_seen": known.of_machine("last_seen"),
-                "last_checked_at": last and last.checked_at,
+                "last_checked_at": at(last),
                 "last_outcome": last and last.outcome,
-                "last_answered_at": known.answers[-1].checked_at if known.answers else None,
+                "last_answered_at": at(known.last_answered),
                 "reason": reason,
             }
         return rows
 
-    def _staying(self) -> dict[str, Known]:
-        return {machine_id: known for machine_id, known in self.known.items() if not known.has_left}
+    def sweep_log(self) -> Rows:
+        rows: Rows = {}
+        for tenant in self.tenants:
+            since: datetime | None = None
+            before: int | None = None
+            for sweep in sorted(tenant.sweeps or (), key=lambda sweep: sweep.sweep):
+                asked, answered = sweep.machines_asked, sweep.machines_answered
+                pairs = sweep.missing_pairs
+                rows[tenant.name, sweep.sweep] = {
+                    **{name: value for name, value in asdict(sweep).items() if name != "sweep"},
+                    "coverage_share": answered / asked if asked and answered is not None else None,
+                    "hours": 24 * days(sweep.began_at, sweep.ended_at) if sweep.began_at and sweep.ended_at else None,
+                    "days_since_previous": days(since, sweep.began_at) if since and sweep.began_at else None,
+                    "missing_pairs_change": None if pairs is None or before is None else pairs - before,
+                }
+                since, before = sweep.began_at, pairs
+        return rows
 
-    def _open(self, machine_id: str) -> list[Episode]:
-        return [episode for episode in self._episodes_by_machine[machine_id] if self._status(episode) == "open"]
+    def _staying(self) -> dict[Id, Known]:
+        return {id_: known for id_, known in self.known.items() if not known.has_left}
 
     def _status(self, episode: Episode) -> str:
-        if episode.installed_by:
+        known = self.known[episode.id]
+        if episode.closing:
             return "installed"
-        return "machine_left" if self.known[episode.machine_id].has_left else "open"
+        if known.has_left:
+            return "machine_left"
+        return "open" if known.is_assessed else "not_assessed"
 
     def _now(self, episode: Episode) -> datetime:
-        now = self.known[episode.machine_id].now
+        now = self.known[episode.id].now
         assert now is not None
         return now
 
+    def _since(self, episode: Episode) -> datetime:
+        since = episode.first.checked_at
+        first_seen = self.first_seen.get(episode.pair)
+        if episode.not_missed or not first_seen or first_seen > self._now(episode):
+            return since
+        return min(since, first_seen)
+
     def _days_missing(self, episode: Episode) -> float:
-        since = episode.first_missed_at
-        if episode.not_missed_at is None:
-            since = min(since, self.first_seen.get((episode.machine_id, episode.kb_id), since))
-        if episode.installed_by:
-            return days(since, episode.installed_by)
-        left = self.known[episode.machine_id].has_left
-        return days(since, episode.last_missed_at if left else self._now(episode))
+        if episode.closing:
+            until = episode.closing.checked_at
+        elif self._status(episode) == "open":
+            until = self._now(episode)
+        else:
+            until = episode.last.checked_at
+        return days(self._since(episode), until)
 
     def _is_open_at_end_of(self, episode: Episode, day: date) -> bool:
-        if episode.first_missed_at.date() > day:
+        if episode.first.checked_at.date() > day:
             return False
-        if episode.installed_by:
-            return episode.installed_by.date() > day
-        return not self.known[episode.machine_id].has_left or episode.last_missed_at.date() >= day
+        if episode.closing:
+            return episode.closing.checked_at.date() > day
+        return self._status(episode) == "open" or episode.last.checked_at.date() >= day
 
     def _due_at(self, episode: Episode) -> datetime | None:
         allowed = self._deadline_days(episode)
-        return None if allowed is None else episode.first_missed_at + allowed * DAY
+        return None if allowed is None else episode.first.checked_at + allowed * DAY
 
     def _is_overdue(self, episode: Episode) -> bool:
         due_at = self._due_at(episode)
         return self._status(episode) == "open" and due_at is not None and due_at < self._now(episode)
 
     def _deadline_days(self, episode: Episode) -> int | None:
-        known = self.known[episode.machine_id]
+        known = self.known[episode.id]
         severity, cves = self._severity(episode.kb_id), self._cve_addressed(episode)
 
         def fits(deadline: Deadline) -> bool:
@@ -444,7 +594,7 @@ class Truth:
         return min((deadline.days for deadline in self.deadlines if fits(deadline)), default=None)
 
     def _cve_addressed(self, episode: Episode) -> int | None:
-        row = self.rows.get((episode.machine_id, episode.kb_id))
+        row = self.rows.get(episode.pair)
         if row and row.cve_addressed is not None:
             return row.cve_addressed
         of_kb: int | None = self._kb(episode.kb_id)["cve_addressed"]
@@ -455,7 +605,7 @@ class Truth:
 
     @cached_property
     def _kbs(self) -> dict[str, Row]:
-        """What the newest answer said of each KB; of several at one moment the most."""
+        """What the newest answer said of each KB; of several that are equally new the most."""
         rows: dict[str, list[MissingKb]] = defaultdict(list)
         for row in self.rows.values():
             rows[row.id].append(row)
@@ -480,29 +630,34 @@ class Truth:
 
 
 def _newest(rows: list[MissingKb]) -> Row:
-    newest = [row for row in rows if row.checked_at == max(each.checked_at for each in rows)]
+    newest = [row for row in rows if newness(row) == max(map(newness, rows))]
     return {
         column: max((getattr(row, column) for row in newest if getattr(row, column) is not None), default=None)
         for column in KB_COLUMNS
     }
 
 
-def _known(tenant: Tenant) -> dict[str, Known]:
+def is_plausible(first_seen_at: datetime | None) -> bool:
+    """Whether it can be when something was first seen; what is later than now is looked at where now is known."""
+    return first_seen_at is not None and first_seen_at.year >= FIRST_YEAR
+
+
+def _known(tenant: Tenant) -> Iterable[Known]:
     """A tenant's machines, and which of them have left."""
-    listing = max((machine.listed_at for machine in tenant.machines), default=None)
-    sweep = max((check.sweep for check in tenant.checks), default=None)
-    now = max((check.checked_at for check in tenant.checks), default=None)
     machines = {machine.id: machine for machine in tenant.machines}
     checks: dict[str, list[Check]] = defaultdict(list)
     for check in tenant.checks:
         checks[check.machine_id].append(check)
-    known = {}
-    for machine_id in sorted(machines.keys() | checks.keys()):
-        machine = machines.get(machine_id)
-        listed = machine is not None and machine.listed_at == listing
-        in_sweep = any(check.sweep == sweep for check in checks[machine_id])
-        known[machine_id] = Known(machine, now, not listed and not in_sweep, checks[machine_id])
-    return known
+    for id_ in sorted(machines.keys() | checks.keys()):
+        machine = machines.get(id_)
+        yield Known(
+            (tenant.name, id_),
+            machine,
+            tenant.now,
+            tenant.has_left(id_, machine),
+            tenant.not_believed,
+            checks[id_],
+        )
 
 
 def _compliance(rows: list[Row]) -> Row:

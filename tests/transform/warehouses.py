@@ -20,7 +20,7 @@ from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg.rows import dict_row
 
-from tap_mde_kbs.schema import KB_CVES, MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tap_mde_kbs.schema import KB_CVES, MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS
 from tests.transform.truth import Deadline
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2] / "transform"
 MADE = ("analytics", "analytics_intermediate", "analytics_staging")
 """The schemas of the models."""
+MAY_WARN = ("newest_sweep_covers_the_fleet", "warn")
+"""Random machines often do not answer."""
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -69,6 +71,18 @@ COLUMNS = {
     "missing_kbs": kinds(MISSING_KBS.schema),
     "missing_kbs_checks": kinds(MISSING_KBS_CHECKS.schema),
     "kb_cves": kinds(KB_CVES.schema),
+    "sweeps": kinds(SWEEPS.schema),
+}
+CAME_WITH_SWEEPS = {
+    "machines": {"listing"},
+    "missing_kbs": {"sweep"},
+    "missing_kbs_checks": {"reason", "last_seen"},
+    "kb_cves": {"checked_at"},
+}
+"""The columns that no warehouse has which an earlier version filled."""
+EARLIER = {
+    table: {name: kind for name, kind in COLUMNS[table].items() if name not in later}
+    for table, later in CAME_WITH_SWEEPS.items()
 }
 
 
@@ -88,7 +102,12 @@ def tables_of(tenant: Tenant) -> Tables:
     }
     if tenant.kb_cves is not None:
         tables["kb_cves"] = [asdict(row) for row in tenant.kb_cves]
-    return tables
+    if tenant.sweeps is not None:
+        return {**tables, "sweeps": [asdict(row) for row in tenant.sweeps]}
+    return {
+        table: [{name: row[name] for name in row if name in EARLIER[table]} for row in rows]
+        for table, rows in tables.items()
+    }
 
 
 class Writer(Protocol):
@@ -174,23 +193,27 @@ class Warehouse(ABC):
         """Leave nothing that dbt made."""
         self.run(*(f"DROP SCHEMA {schema} CASCADE" for schema in MADE))
 
-    def load(self, tenant: Tenant, schema: str = "mde") -> None:
-        """Make the raw tables anew, as they are after a run."""
-        self.load_all({schema: tenant})
-
-    def load_all(self, tenants: Mapping[str, Tenant]) -> None:
-        """The same for several schemas."""
+    def load(self, *tenants: Tenant) -> None:
+        """Make the raw tables of each anew, as they are after a run."""
         with self._writing() as write:
-            for schema, tenant in tenants.items():
-                write.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for tenant in tenants:
+                write.execute(f"CREATE SCHEMA IF NOT EXISTS {tenant.name}")
                 for table, rows in tables_of(tenant).items():
-                    write.execute(self._create(schema, table))
-                    write.execute(f"DELETE FROM {schema}.{table}")  # noqa: S608 - names of ours
-                    write.insert(f"{schema}.{table}", rows)
+                    name = f"{tenant.name}.{table}"
+                    for statement in self._create(name, table, is_earlier=tenant.sweeps is None):
+                        write.execute(statement)
+                    write.execute(f"DELETE FROM {name}")  # noqa: S608 - names of ours
+                    write.insert(name, rows)
 
-    def _create(self, schema: str, table: str) -> str:
-        columns = ", ".join(f"{name} {self.types[kind]}" for name, kind in COLUMNS[table].items())
-        return f"CREATE TABLE IF NOT EXISTS {schema}.{table} ({columns})"
+    def _create(self, name: str, table: str, *, is_earlier: bool) -> list[str]:
+        """A table as the target makes it, which later adds what columns are new."""
+        known = EARLIER[table] if is_earlier else COLUMNS[table]
+        columns = ", ".join(f"{column} {self.types[kind]}" for column, kind in known.items())
+        new = {} if is_earlier else CAME_WITH_SWEEPS[table]
+        return [
+            f"CREATE TABLE IF NOT EXISTS {name} ({columns})",
+            *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {self.types[new[column]]}" for column in new),
+        ]
 
     def dbt(self, *arguments: str, project: Path = PROJECT, **variables: Any) -> dbtRunnerResult:
         """Run dbt in this process; whatever it meant to say is in the result."""
@@ -218,16 +241,14 @@ class Warehouse(ABC):
 
     def build_models(self, *arguments: str, **options: Any) -> None:
         """Run `dbt build` without any tests."""
-        self._assert_passes(
-            "build", "--exclude-resource-type=unit_test", "--exclude-resource-type=test", *arguments, **options
-        )
+        self._assert_passes("build", "--exclude-resource-type=test", *arguments, **options)
 
     def _assert_passes(self, *arguments: str, **options: Any) -> None:
         done = self.dbt(*arguments, **options)
         failed = [
             f"{result.node.name}: {result.status} {result.message}"
             for result in getattr(done.result, "results", [])
-            if result.status not in {"success", "pass", "no-op"}
+            if result.status not in {"success", "pass", "no-op"} and (result.node.name, result.status) != MAY_WARN
         ]
         assert not failed, "\n".join(failed)
         assert done.success, done.exception

@@ -25,3 +25,27 @@
 {% macro duckdb__year_and_month(moment) -%}
     strftime({{ moment }}, '%Y-%m')
 {%- endmacro %}
+
+
+{#- Days from one moment to another; none where clocks went backwards. -#}
+{% macro days_passed(start, end) -%}
+    case when {{ end }} < {{ start }} then 0 else {{ days_between(start, end) }} end
+{%- endmacro %}
+
+
+{#- A moment as an integer. -#}
+{% macro microseconds(moment) %}
+    {{- return(adapter.dispatch('microseconds', 'tap_mde_kbs')(moment)) -}}
+{% endmacro %}
+
+{% macro postgres__microseconds(moment) -%}
+    cast(date_part('epoch', {{ moment }}) * 1000000 as bigint)
+{%- endmacro %}
+
+{% macro duckdb__microseconds(moment) -%}
+    epoch_us({{ moment }})
+{%- endmacro %}
+
+{% macro snowflake__microseconds(moment) -%}
+    date_part(epoch_microsecond, {{ moment }})
+{%- endmacro %}

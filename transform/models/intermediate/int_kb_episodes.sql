@@ -2,12 +2,16 @@
     config(
         materialized='incremental',
         incremental_strategy='delete+insert',
-        unique_key=['machine_id', 'kb_id', 'first_missed_at'],
-        on_schema_change='fail',
-        pre_hook='{{ tap_mde_kbs.forget_replaced_answers() }}'
+        unique_key=['tenant', 'machine_id', 'kb_id', 'first_missed_at'],
+        on_schema_change='append_new_columns',
+        pre_hook='{{ tap_mde_kbs.forget_what_changed() }}'
     )
 }}
 
+{%- set goes_on = history_goes_on() %}
+
+-- The hook reads it, too.
+-- depends_on: {{ ref('int_sweeps') }}
 with
 
 answers as (
@@ -16,146 +20,223 @@ answers as (
 
 ),
 
-{% if is_incremental() %}
+{% if goes_on %}
 
--- One watermark for each machine: sweeps are resumed, and machines are asked at different times.
+-- One watermark for each machine: sweeps are resumed, and machines are asked in different ones.
 known_machines as (
 
     select
+        tenant,
         machine_id,
-        max(coalesce(installed_by, last_missed_at)) as known_until
+        max(coalesce(installed_in, last_missed_in)) as known_sweep
     from {{ this }}
-    group by machine_id
+    group by tenant, machine_id
 
 ),
 
-unknown_answers as (
+-- From the newest known answer on: it is believed, or else the machine was forgotten.
+answers_to_read as (
 
     select
         answers.*,
-        known_machines.known_until
+        coalesce(answers.sweep > known_machines.known_sweep, true) as is_new
     from answers
-    left join known_machines on answers.machine_id = known_machines.machine_id
-    where known_machines.known_until is null or answers.checked_at > known_machines.known_until
+    left join known_machines
+        on answers.tenant = known_machines.tenant
+        and answers.machine_id = known_machines.machine_id
+    where
+        known_machines.known_sweep is null
+        or answers.sweep >= known_machines.known_sweep
 
 ),
 
 {% else %}
 
-unknown_answers as (
+answers_to_read as (
 
     select
         *,
-        cast(null as {{ dbt.type_timestamp() }}) as known_until
+        true as is_new
     from answers
 
 ),
 
 {% endif %}
 
--- An export that is loaded again in another sweep answers at the same moment as before: that is one answer.
-new_answers as (
-
-    select
-        machine_id,
-        checked_at,
-        known_until,
-        max(sweep) as sweep,
-        max(missing_kbs) as missing_kbs
-    from unknown_answers
-    group by machine_id, checked_at, known_until
-
-),
-
+-- The believed answers are numbered; the others have the number of the one before.
 numbered_answers as (
 
     select
+        tenant,
         machine_id,
-        checked_at,
         sweep,
-        row_number() over (partition by machine_id order by checked_at) as answer_number,
-        coalesce(lag(checked_at) over (partition by machine_id order by checked_at), known_until) as previous_answer_at,
-        lead(checked_at) over (partition by machine_id order by checked_at) as next_answer_at
-    from new_answers
+        checked_at,
+        missing_kbs,
+        is_new,
+        case when is_unbelieved then 0 else 1 end as believed,
+        sum(case when is_unbelieved then 0 else 1 end) over (
+            partition by tenant, machine_id
+            order by sweep
+            rows between unbounded preceding and current row
+        ) as answer_number
+    from answers_to_read
 
 ),
 
--- The bound spares all older sweeps' arrays: what a machine that lacks nothing said then is read again and again.
-first_sweep_to_read as (
+believed_answers as (
 
-    select min(sweep) as sweep
-    from new_answers
-    where missing_kbs > 0
+    select * from numbered_answers
+    where believed = 1
 
 ),
 
-missed_kbs as (
+answers_with_neighbours as (
 
-    select missed.*
-    from {{ ref('stg_missed_kbs') }} as missed
-    inner join first_sweep_to_read on missed.sweep >= first_sweep_to_read.sweep
+    select
+        numbered_answers.tenant,
+        numbered_answers.machine_id,
+        numbered_answers.sweep,
+        numbered_answers.checked_at,
+        previous.checked_at as previous_answer_at,
+        following.sweep as next_answer_in,
+        following.checked_at as next_answer_at
+    from numbered_answers
+    left join believed_answers as previous
+        on numbered_answers.tenant = previous.tenant
+        and numbered_answers.machine_id = previous.machine_id
+        and numbered_answers.answer_number - numbered_answers.believed = previous.answer_number
+    left join believed_answers as following
+        on numbered_answers.tenant = following.tenant
+        and numbered_answers.machine_id = following.machine_id
+        and numbered_answers.answer_number + 1 = following.answer_number
+
+),
+
+answers_with_kbs as (
+
+    select
+        new_answers.tenant,
+        new_answers.machine_id,
+        new_answers.sweep,
+        new_answers.believed,
+        new_answers.answer_number,
+        checks.missing_kb_ids
+    from numbered_answers as new_answers
+    inner join {{ ref('stg_checks') }} as checks
+        on new_answers.tenant = checks.tenant
+        and new_answers.machine_id = checks.machine_id
+        and new_answers.sweep = checks.sweep
+    where
+        new_answers.is_new
+        and new_answers.missing_kbs > 0
+
+),
+
+named_kbs as (
+
+    {{ unnest_array(
+        'answers_with_kbs', ['tenant', 'machine_id', 'sweep', 'believed', 'answer_number'], 'missing_kb_ids', 'kb_id'
+    ) }}
 
 ),
 
 missed_answers as (
 
     select
-        numbered_answers.machine_id,
-        missed_kbs.kb_id,
-        numbered_answers.answer_number,
-        numbered_answers.checked_at as first_missed_at,
-        numbered_answers.checked_at as last_missed_at,
+        tenant,
+        machine_id,
+        kb_id,
+        sweep,
+        believed,
+        answer_number - believed as answers_before,
         1 as missed_checks,
-        numbered_answers.previous_answer_at,
-        numbered_answers.next_answer_at
-    from numbered_answers
-    inner join missed_kbs
-        on numbered_answers.machine_id = missed_kbs.machine_id
-        and numbered_answers.sweep = missed_kbs.sweep
+        cast(null as {{ dbt.type_timestamp() }}) as first_missed_at,
+        cast(null as bigint) as first_missed_in,
+        cast(null as {{ dbt.type_timestamp() }}) as not_missed_at
+    from named_kbs
 
-    {% if is_incremental() %}
+    {% if goes_on %}
 
     union all
 
-    -- An episode that is open goes on, as one long answer before the first new one.
+    -- An episode that is open goes on, as if the newest known answer were all that it had.
     select
+        open_episodes.tenant,
         open_episodes.machine_id,
         open_episodes.kb_id,
-        0 as answer_number,
-        open_episodes.first_missed_at,
-        open_episodes.last_missed_at,
+        open_episodes.last_missed_in as sweep,
+        1 as believed,
+        0 as answers_before,
         open_episodes.missed_checks,
-        open_episodes.not_missed_at as previous_answer_at,
-        numbered_answers.checked_at as next_answer_at
+        open_episodes.first_missed_at,
+        open_episodes.first_missed_in,
+        open_episodes.not_missed_at
     from {{ this }} as open_episodes
-    inner join numbered_answers
-        on open_episodes.machine_id = numbered_answers.machine_id
-        and numbered_answers.answer_number = 1
-    where open_episodes.installed_by is null
+    inner join (
+        select distinct
+            tenant,
+            machine_id
+        from answers_to_read
+        where is_new
+    ) as machines_with_news
+        on open_episodes.tenant = machines_with_news.tenant
+        and open_episodes.machine_id = machines_with_news.machine_id
+    where open_episodes.installed_in is null
 
     {% endif %}
 
 ),
 
+-- Believed answers before it that did not name the update: the same number for all of an unbroken run.
 runs_of_answers as (
 
     select
         *,
-        -- The same for answers that follow each other without a gap.
-        answer_number - row_number() over (partition by machine_id, kb_id order by answer_number) as run_number
+        answers_before - coalesce(sum(believed) over (
+            partition by tenant, machine_id, kb_id
+            order by sweep
+            rows between unbounded preceding and 1 preceding
+        ), 0) as run_number
     from missed_answers
+
+),
+
+runs as (
+
+    select
+        tenant,
+        machine_id,
+        kb_id,
+        min(sweep) as first_sweep,
+        max(sweep) as last_sweep,
+        sum(missed_checks) as missed_checks,
+        max(first_missed_at) as first_missed_at,
+        max(first_missed_in) as first_missed_in,
+        max(not_missed_at) as not_missed_at
+    from runs_of_answers
+    group by tenant, machine_id, kb_id, run_number
 
 )
 
--- Only a machine's first answer has none before it, only its newest has none after it: where one of a run has none, the
--- run begins or ends with that. (min and max alone would pass over it.)
 select
-    machine_id,
-    kb_id,
-    min(first_missed_at) as first_missed_at,
-    max(last_missed_at) as last_missed_at,
-    case when count(next_answer_at) = count(*) then max(next_answer_at) end as installed_by,
-    case when count(previous_answer_at) = count(*) then min(previous_answer_at) end as not_missed_at,
-    cast(sum(missed_checks) as bigint) as missed_checks
-from runs_of_answers
-group by machine_id, kb_id, run_number
+    runs.tenant,
+    runs.machine_id,
+    runs.kb_id,
+    coalesce(runs.first_missed_at, first_answers.checked_at) as first_missed_at,
+    last_answers.checked_at as last_missed_at,
+    last_answers.next_answer_at as installed_by,
+    case when runs.first_missed_in is null then first_answers.previous_answer_at else runs.not_missed_at end
+        as not_missed_at,
+    cast(runs.missed_checks as bigint) as missed_checks,
+    coalesce(runs.first_missed_in, runs.first_sweep) as first_missed_in,
+    runs.last_sweep as last_missed_in,
+    last_answers.next_answer_in as installed_in
+from runs
+inner join answers_with_neighbours as first_answers
+    on runs.tenant = first_answers.tenant
+    and runs.machine_id = first_answers.machine_id
+    and runs.first_sweep = first_answers.sweep
+inner join answers_with_neighbours as last_answers
+    on runs.tenant = last_answers.tenant
+    and runs.machine_id = last_answers.machine_id
+    and runs.last_sweep = last_answers.sweep

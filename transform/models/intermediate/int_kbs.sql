@@ -22,13 +22,27 @@ kb_cves as (
 
 ),
 
-newest_answers as (
+newest_sweeps as (
 
     select
         kb_id,
-        max(checked_at) as checked_at
+        max(sweep) as sweep
     from missing_kbs
     group by kb_id
+
+),
+
+newest_answers as (
+
+    select
+        missing_kbs.kb_id,
+        missing_kbs.sweep,
+        max(missing_kbs.checked_at) as checked_at
+    from missing_kbs
+    inner join newest_sweeps
+        on missing_kbs.kb_id = newest_sweeps.kb_id
+        and missing_kbs.sweep = newest_sweeps.sweep
+    group by missing_kbs.kb_id, missing_kbs.sweep
 
 ),
 
@@ -43,6 +57,7 @@ kbs as (
     from missing_kbs
     inner join newest_answers
         on missing_kbs.kb_id = newest_answers.kb_id
+        and missing_kbs.sweep = newest_answers.sweep
         and missing_kbs.checked_at = newest_answers.checked_at
     group by missing_kbs.kb_id
 

@@ -19,6 +19,7 @@ deadlines as (
 )
 
 select
+    machines.tenant,
     machines.machine_id,
     deadlines.deadline_id,
     deadlines.min_cve_addressed,
@@ -28,7 +29,8 @@ select
 from machines
 cross join deadlines
 left join machine_tags
-    on machines.machine_id = machine_tags.machine_id
+    on machines.tenant = machine_tags.tenant
+    and machines.machine_id = machine_tags.machine_id
     and deadlines.machine_tag = machine_tags.machine_tag
 where
     (deadlines.rbac_group_name is null or deadlines.rbac_group_name = machines.rbac_group_name)

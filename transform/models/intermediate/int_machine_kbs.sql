@@ -2,12 +2,15 @@
     config(
         materialized='incremental',
         incremental_strategy='delete+insert',
-        unique_key=['machine_id', 'kb_id'],
+        unique_key=['tenant', 'machine_id', 'kb_id'],
         on_schema_change='fail',
-        full_refresh=false
+        full_refresh=false,
+        pre_hook='{{ tap_mde_kbs.name_tenants() }}'
     )
 }}
 
+-- For the hook.
+-- depends_on: {{ ref('stg_checks') }}
 with
 
 missing_kbs as (
@@ -19,6 +22,7 @@ missing_kbs as (
 {% if is_incremental() %}
 
 select
+    new.tenant,
     new.machine_id,
     new.kb_id,
     new.cve_addressed,
@@ -28,7 +32,8 @@ select
     end as first_seen_at
 from missing_kbs as new
 left join {{ this }} as kept
-    on new.machine_id = kept.machine_id
+    on new.tenant = kept.tenant
+    and new.machine_id = kept.machine_id
     and new.kb_id = kept.kb_id
 where
     kept.machine_id is null
@@ -39,6 +44,7 @@ where
 {% else %}
 
 select
+    tenant,
     machine_id,
     kb_id,
     cve_addressed,

@@ -24,7 +24,7 @@ summed_checks as (
         tenant,
         machine_id,
         max(sweep) as last_sweep,
-        max(case when outcome = 'answered' then checked_at end) as last_answered_at
+        max(case when outcome = 'answered' then sweep end) as last_answered_in
     from checks
     group by tenant, machine_id
 
@@ -35,12 +35,18 @@ checked_machines as (
     select
         summed_checks.*,
         checks.checked_at as last_checked_at,
-        checks.outcome as last_outcome
+        checks.outcome as last_outcome,
+        checks.reason as last_reason,
+        answers.checked_at as last_answered_at
     from summed_checks
     inner join checks
         on summed_checks.tenant = checks.tenant
         and summed_checks.machine_id = checks.machine_id
         and summed_checks.last_sweep = checks.sweep
+    left join checks as answers
+        on summed_checks.tenant = answers.tenant
+        and summed_checks.machine_id = answers.machine_id
+        and summed_checks.last_answered_in = answers.sweep
 
 ),
 
@@ -59,12 +65,17 @@ known_machines as (
         machines.onboarding_status,
         machines.last_seen,
         machines.listed_at,
+        machines.listing,
+        machines.machine_id is not null as has_row,
         checked_machines.last_sweep,
         checked_machines.last_checked_at,
         checked_machines.last_outcome,
+        checked_machines.last_reason,
         checked_machines.last_answered_at
     from machines
-    full outer join checked_machines on machines.machine_id = checked_machines.machine_id
+    full outer join checked_machines
+        on machines.tenant = checked_machines.tenant
+        and machines.machine_id = checked_machines.machine_id
 
 ),
 
@@ -73,8 +84,15 @@ judged as (
     select
         known_machines.*,
         newest.newest_checked_at,
-        coalesce(known_machines.listed_at = newest.newest_listed_at, false) as is_listed,
-        coalesce(known_machines.last_sweep = newest.newest_sweep, false) as is_in_newest_sweep,
+        case
+            when newest.has_listings
+                then not known_machines.has_row or coalesce(known_machines.listing, -1) < newest.newest_listing
+            -- Of an earlier version: neither the newest listing nor the newest sweep names it.
+            else
+                coalesce(known_machines.listed_at <> newest.newest_listed_at, true)
+                and coalesce(known_machines.last_sweep <> newest.newest_sweep, true)
+        end as has_left,
+        coalesce(known_machines.last_outcome <> 'skipped', true) as is_assessed,
         -- The tap asks machines of unknown status, so null counts as onboarded here, too.
         coalesce(known_machines.onboarding_status, 'Onboarded') = 'Onboarded' as is_onboarded,
         coalesce(
@@ -98,12 +116,13 @@ select
     health_status,
     onboarding_status,
     last_seen,
-    listed_at,
     last_checked_at,
     last_outcome,
+    last_reason,
     last_answered_at,
     newest_checked_at,
-    not is_listed and not is_in_newest_sweep as has_left,
+    coalesce(has_left, false) as has_left,
+    is_assessed,
     is_onboarded and is_recently_seen as is_active,
     is_recently_seen
 from judged

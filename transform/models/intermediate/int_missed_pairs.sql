@@ -21,14 +21,16 @@ kbs as (
 pairs as (
 
     select
+        tenant,
         machine_id,
         kb_id
     from episodes
-    group by machine_id, kb_id
+    group by tenant, machine_id, kb_id
 
 )
 
 select
+    pairs.tenant,
     pairs.machine_id,
     pairs.kb_id,
     machine_kbs.first_seen_at,
@@ -36,6 +38,7 @@ select
     kbs.worst_severity_rank
 from pairs
 left join machine_kbs
-    on pairs.machine_id = machine_kbs.machine_id
+    on pairs.tenant = machine_kbs.tenant
+    and pairs.machine_id = machine_kbs.machine_id
     and pairs.kb_id = machine_kbs.kb_id
 left join kbs on pairs.kb_id = kbs.kb_id

@@ -9,23 +9,6 @@ checks as (
 
 ),
 
-episodes as (
-
-    select * from {{ ref('kb_episodes') }}
-
-),
-
-asked as (
-
-    select
-        day,
-        count(distinct case when outcome <> 'skipped' then machine_id end) as machines_asked,
-        count(distinct case when outcome = 'answered' then machine_id end) as machines_answered
-    from checks
-    group by day
-
-),
-
 answers as (
 
     select
@@ -35,42 +18,138 @@ answers as (
 
 ),
 
-ranked_answers as (
+episodes as (
+
+    select * from {{ ref('kb_episodes') }}
+
+),
+
+history as (
+
+    select * from {{ ref('int_kb_episodes') }}
+
+),
+
+asked_machines as (
 
     select
-        *,
-        row_number() over (partition by machine_id, day order by checked_at desc, sweep desc) as recency
+        day,
+        tenant,
+        machine_id,
+        max(case when outcome <> 'skipped' then 1 else 0 end) as was_asked,
+        max(case when outcome = 'answered' then 1 else 0 end) as has_answered
+    from checks
+    group by day, tenant, machine_id
+
+),
+
+asked as (
+
+    select
+        day,
+        sum(was_asked) as machines_asked,
+        sum(has_answered) as machines_answered
+    from asked_machines
+    group by day
+
+),
+
+last_answers as (
+
+    select
+        day,
+        tenant,
+        machine_id,
+        max(sweep) as sweep
     from answers
+    group by day, tenant, machine_id
+
+),
+
+empty_answers as (
+
+    select
+        last_answers.day,
+        last_answers.tenant,
+        last_answers.machine_id,
+        last_answers.sweep,
+        answers.is_unbelieved
+    from last_answers
+    inner join answers
+        on last_answers.tenant = answers.tenant
+        and last_answers.machine_id = answers.machine_id
+        and last_answers.sweep = answers.sweep
+    where answers.missing_kbs = 0
+
+),
+
+-- An empty answer that is not believed takes nothing from a machine that lacked something before.
+empty_but_missing as (
+
+    select distinct
+        empty_answers.tenant,
+        empty_answers.machine_id,
+        empty_answers.sweep
+    from empty_answers
+    inner join history
+        on empty_answers.tenant = history.tenant
+        and empty_answers.machine_id = history.machine_id
+        and empty_answers.sweep > history.first_missed_in
+        and (history.installed_in is null or empty_answers.sweep < history.installed_in)
+    where empty_answers.is_unbelieved
 
 ),
 
 patched as (
 
     select
-        day,
+        empty_answers.day,
         count(*) as machines_with_nothing_missing
-    from ranked_answers
-    where
-        recency = 1
-        and missing_kbs = 0
-    group by day
+    from empty_answers
+    left join empty_but_missing
+        on empty_answers.tenant = empty_but_missing.tenant
+        and empty_answers.machine_id = empty_but_missing.machine_id
+        and empty_answers.sweep = empty_but_missing.sweep
+    where empty_but_missing.sweep is null
+    group by empty_answers.day
 
 ),
 
+days_of_episodes as (
+
+    select
+        status,
+        cast(first_missed_at as date) as first_day,
+        cast(last_missed_at as date) as last_day,
+        cast(installed_by as date) as installed_day,
+        cast({{ dbt.dateadd('day', 1, 'last_missed_at') }} as date) as day_after_last
+    from episodes
+
+),
+
+-- With a clock that went backwards an episode may end before it began: then it was open at the end of no day.
 changes as (
 
-    select cast(first_missed_at as date) as day, 1 as opened, 0 as installed, 0 as gone from episodes
+    select first_day as day, 1 as opened, 0 as installed, 0 as not_assessed, 1 as growth from days_of_episodes
     union all
-    select cast(installed_by as date), 0, 1, 0
-    from episodes
-    where installed_by is not null
+    select installed_day, 0, 1, 0, 0
+    from days_of_episodes
+    where status = 'installed'
+    union all
+    select greatest(installed_day, first_day), 0, 0, 0, -1
+    from days_of_episodes
+    where status = 'installed'
+    union all
+    select last_day, 0, 0, 1, 0
+    from days_of_episodes
+    where status = 'not_assessed'
     union all
     -- They count through the day of the last answer.
-    select cast({{ dbt.dateadd('day', 1, 'last_missed_at') }} as date), 0, 0, 1
-    from episodes
-    where status = 'machine_left'
+    select greatest(day_after_last, first_day), 0, 0, 0, -1
+    from days_of_episodes
+    where status in ('not_assessed', 'machine_left')
     union all
-    select day, 0, 0, 0 from asked
+    select day, 0, 0, 0, 0 from asked
 
 ),
 
@@ -80,7 +159,8 @@ changes_by_day as (
         day,
         sum(opened) as opened_pairs,
         sum(installed) as installed_pairs,
-        sum(opened - installed - gone) as growth
+        sum(not_assessed) as not_assessed_pairs,
+        sum(growth) as growth
     from changes
     group by day
 
@@ -92,6 +172,7 @@ running as (
         day,
         opened_pairs,
         installed_pairs,
+        not_assessed_pairs,
         sum(growth) over (order by day rows between unbounded preceding and current row) as open_pairs
     from changes_by_day
 
@@ -101,9 +182,10 @@ select
     asked.day,
     cast(running.opened_pairs as bigint) as opened_pairs,
     cast(running.installed_pairs as bigint) as installed_pairs,
+    cast(running.not_assessed_pairs as bigint) as not_assessed_pairs,
     cast(running.open_pairs as bigint) as open_pairs,
-    asked.machines_asked,
-    asked.machines_answered,
+    cast(asked.machines_asked as bigint) as machines_asked,
+    cast(asked.machines_answered as bigint) as machines_answered,
     coalesce(patched.machines_with_nothing_missing, 0) as machines_with_nothing_missing
 from asked
 inner join running on asked.day = running.day

@@ -3,7 +3,9 @@ with
 machines as (
 
     select * from {{ ref('machine_compliance') }}
-    where is_active
+    where
+        is_active
+        and is_assessed
 
 ),
 
@@ -15,17 +17,17 @@ machine_tags as (
 
 segments as (
 
-    select machine_id, 'all' as segment_kind, 'all' as segment from machines
+    select tenant, machine_id, 'all' as segment_kind, 'all' as segment from machines
     union all
-    select machine_id, 'platform', coalesce(os_platform, '(none)') from machines
+    select tenant, machine_id, 'platform', coalesce(os_platform, '(none)') from machines
     union all
-    select machine_id, 'group', coalesce(rbac_group_name, '(none)') from machines
+    select tenant, machine_id, 'group', coalesce(rbac_group_name, '(none)') from machines
     union all
-    select machine_id, 'tag', machine_tag from machine_tags
+    select tenant, machine_id, 'tag', machine_tag from machine_tags
     union all
-    select machine_id, 'risk', coalesce(risk_score, '(none)') from machines
+    select tenant, machine_id, 'risk', coalesce(risk_score, '(none)') from machines
     union all
-    select machine_id, 'exposure', coalesce(exposure_level, '(none)') from machines
+    select tenant, machine_id, 'exposure', coalesce(exposure_level, '(none)') from machines
 
 ),
 
@@ -41,7 +43,9 @@ summed as (
         sum(coalesce(machines.missing_cves, 0)) as missing_cves,
         sum(coalesce(machines.overdue_kbs, 0)) as overdue_pairs
     from segments
-    inner join machines on segments.machine_id = machines.machine_id
+    inner join machines
+        on segments.tenant = machines.tenant
+        and segments.machine_id = machines.machine_id
     group by segments.segment_kind, segments.segment
 
 )

@@ -13,6 +13,8 @@ reasoned as (
         *,
         case
             when last_outcome is null then 'never_asked'
+            -- An earlier version skipped nobody else.
+            when last_outcome = 'skipped' then coalesce(last_reason, 'not_onboarded')
             when last_outcome <> 'answered' then last_outcome
             when not is_recently_seen then 'quiet'
         end as reason
@@ -21,6 +23,7 @@ reasoned as (
 )
 
 select
+    tenant,
     machine_id,
     computer_dns_name,
     rbac_group_name,

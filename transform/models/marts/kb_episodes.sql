@@ -28,7 +28,7 @@ numbered as (
 
     select
         *,
-        row_number() over (partition by machine_id, kb_id order by first_missed_at) as episode_number
+        row_number() over (partition by tenant, machine_id, kb_id order by first_missed_in) as episode_number
     from episodes
 
 ),
@@ -45,16 +45,21 @@ joined as (
         case
             when numbered.installed_by is not null then 'installed'
             when machines.has_left then 'machine_left'
+            when not machines.is_assessed then 'not_assessed'
             else 'open'
         end as status,
         machines.newest_checked_at
     from numbered
-    left join machines on numbered.machine_id = machines.machine_id
+    left join machines
+        on numbered.tenant = machines.tenant
+        and numbered.machine_id = machines.machine_id
     left join pairs
-        on numbered.machine_id = pairs.machine_id
+        on numbered.tenant = pairs.tenant
+        and numbered.machine_id = pairs.machine_id
         and numbered.kb_id = pairs.kb_id
     left join deadlines
-        on numbered.machine_id = deadlines.machine_id
+        on numbered.tenant = deadlines.tenant
+        and numbered.machine_id = deadlines.machine_id
         and numbered.kb_id = deadlines.kb_id
 
 ),
@@ -65,19 +70,24 @@ with_ends as (
         *,
         -- An export knows of what was missing before the machine was first asked.
         case
-            when not first_missed_at_is_known and first_seen_at < first_missed_at then first_seen_at
+            when
+                not first_missed_at_is_known
+                and first_seen_at < first_missed_at
+                and first_seen_at <= newest_checked_at
+                then first_seen_at
             else first_missed_at
         end as missing_since,
         case status
             when 'installed' then installed_by
-            when 'machine_left' then last_missed_at
-            else newest_checked_at
+            when 'open' then newest_checked_at
+            else last_missed_at
         end as missing_until
     from joined
 
 )
 
 select
+    tenant,
     machine_id,
     kb_id,
     first_missed_at,
@@ -92,7 +102,7 @@ select
     cve_addressed,
     {{ severity_of_rank('worst_severity_rank') }} as worst_severity,
     missing_since,
-    {{ days_between('missing_since', 'missing_until') }} as days_missing,
+    {{ days_passed('missing_since', 'missing_until') }} as days_missing,
     first_missed_at_is_known,
     episode_number > 1 as came_back
 from with_ends

@@ -12,14 +12,25 @@ kbs as (
 
 ),
 
+missed_pairs as (
+
+    select
+        kb_id,
+        max(case when status = 'open' then 1 else 0 end) as is_missing,
+        min(first_missed_at) as first_missed_at
+    from episodes
+    group by tenant, machine_id, kb_id
+
+),
+
 missed as (
 
     select
         kb_id,
-        sum(case when status = 'open' then 1 else 0 end) as machines_missing,
-        count(distinct machine_id) as machines_ever,
+        sum(is_missing) as machines_missing,
+        count(*) as machines_ever,
         min(first_missed_at) as first_missed_at
-    from episodes
+    from missed_pairs
     group by kb_id
 
 )

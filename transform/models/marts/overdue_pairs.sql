@@ -13,6 +13,7 @@ machines as (
 )
 
 select
+    episodes.tenant,
     episodes.machine_id,
     episodes.kb_id,
     episodes.first_missed_at,
@@ -22,7 +23,9 @@ select
     {{ days_between('episodes.due_at', 'machines.newest_checked_at') }} as days_overdue,
     episodes.first_missed_at_is_known
 from episodes
-inner join machines on episodes.machine_id = machines.machine_id
+inner join machines
+    on episodes.tenant = machines.tenant
+    and episodes.machine_id = machines.machine_id
 where
     episodes.status = 'open'
     and episodes.due_at < machines.newest_checked_at

@@ -9,6 +9,7 @@ machines as (
 installs as (
 
     select
+        tenant,
         machine_id,
         kb_id,
         installed_by,
@@ -28,7 +29,9 @@ segments as (
     union all
     select 'group', coalesce(machines.rbac_group_name, '(none)'), installs.days_missing
     from installs
-    left join machines on installs.machine_id = machines.machine_id
+    left join machines
+        on installs.tenant = machines.tenant
+        and installs.machine_id = machines.machine_id
     union all
     select 'month', {{ year_and_month('installed_by') }}, days_missing from installs
 

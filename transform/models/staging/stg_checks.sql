@@ -2,7 +2,11 @@ with
 
 source as (
 
-    {{ every_tenant('missing_kbs_checks', ['machine_id', 'sweep', 'checked_at', 'outcome', 'missing_kbs']) }}
+    {{ every_tenant(
+        'missing_kbs_checks',
+        ['machine_id', 'sweep', 'checked_at', 'outcome', 'missing_kbs', 'missing_kb_ids'],
+        later={'reason': dbt.type_string(), 'last_seen': dbt.type_timestamp()}
+    ) }}
 
 )
 
@@ -12,5 +16,8 @@ select
     cast(sweep as bigint) as sweep,
     checked_at,
     outcome,
-    cast(missing_kbs as bigint) as missing_kbs
+    reason,
+    last_seen,
+    cast(missing_kbs as bigint) as missing_kbs,
+    missing_kb_ids
 from source

@@ -8,11 +8,12 @@ source as (
 
 unnested as (
 
-    {{ unnest_array('source', ['id'], 'machine_tags', 'machine_tag') }}
+    {{ unnest_array('source', ['tenant', 'id'], 'machine_tags', 'machine_tag') }}
 
 )
 
 select distinct
+    tenant,
     id as machine_id,
     machine_tag
 from unnested

@@ -2,10 +2,14 @@ with
 
 source as (
 
-    {{ every_tenant('machines', [
-        'id', 'computer_dns_name', 'os_platform', 'rbac_group_name', 'risk_score', 'exposure_level',
-        'health_status', 'onboarding_status', 'last_seen', 'listed_at'
-    ]) }}
+    {{ every_tenant(
+        'machines',
+        [
+            'id', 'computer_dns_name', 'os_platform', 'rbac_group_name', 'risk_score', 'exposure_level',
+            'health_status', 'onboarding_status', 'last_seen', 'listed_at'
+        ],
+        later={'listing': dbt.type_bigint()}
+    ) }}
 
 )
 
@@ -20,5 +24,6 @@ select
     health_status,
     onboarding_status,
     last_seen,
-    listed_at
+    listed_at,
+    cast(listing as bigint) as listing
 from source
