@@ -209,7 +209,7 @@ class Warehouse(ABC):
         """A table as the target makes it, which later adds what columns are new."""
         known = EARLIER[table] if is_earlier else COLUMNS[table]
         columns = ", ".join(f"{column} {self.types[kind]}" for column, kind in known.items())
-        new = {} if is_earlier else CAME_WITH_SWEEPS[table]
+        new = {} if is_earlier else {column: COLUMNS[table][column] for column in CAME_WITH_SWEEPS.get(table, ())}
         return [
             f"CREATE TABLE IF NOT EXISTS {name} ({columns})",
             *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {self.types[new[column]]}" for column in new),
