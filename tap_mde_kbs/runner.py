@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tap_mde_kbs.api.client import Client
-    from tap_mde_kbs.state import ListBookmark, State, SweepBookmark
+    from tap_mde_kbs.state import State, SweepBookmark
     from tap_mde_kbs.sweep.pool import Answer, Answers, Source
     from tap_mde_kbs.sweep.sweep import Listed, Outcome, Sweep
     from tap_mde_kbs.sweep.verdict import Verdict
@@ -233,16 +233,21 @@ class Runner:
             TapError: The API is down, or whatever else ends the run.
         """
         self._tables = tables
+        if self._state.sweep.scope and not self._state.sweep.counts.is_partial:
+            # A target that was killed may have lost the row, and with it what is not believed.
+            self._write_sweep(self._state.sweep)
         self._state.settle(checks_are_written=tables.checks.is_written)
         if tables.missing_kbs.in_batches:
             self._log.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
         listed = self._listed or MachineList((), frozenset(), 0, is_believed=False)
+        last = self._state.sweep
         if listed.is_believed:
-            self._state.sweep.counts.machines_listed = listed.rows
+            last.counts.machines_listed = listed.rows
+            last.counts.listing, last.counts.listed_at = self._state.machines.listing, self._state.machines.listed_at
         try:
             with self._source.opened(self._is_due, self._save_when_due) as answers:
                 if answers is None:
-                    self._write_sweep(self._state.sweep)  # the machine list may be news
+                    self._write_sweep(last)  # the machine list may be news
                     return
                 self._warn_of_strangers(answers, listed)
                 for sweep in self._sweeps(answers, listed):
@@ -384,7 +389,7 @@ class Runner:
     def _write_sweep(self, bookmark: SweepBookmark) -> None:
         """Write the row of a sweep, as it stands."""
         if self._tables and bookmark.version:
-            self._tables.sweeps.write(_sweep(bookmark, self._state.machines))
+            self._tables.sweeps.write(_sweep(bookmark))
 
     def _write_cves(self, answers: Answers, kb_cves: Table | None, version: int) -> None:
         """Write all of them before the first machine: a run that goes on writes them again."""
@@ -436,7 +441,7 @@ def _check(outcome: Outcome[Answer], version: int, checked_at: str) -> dict[str,
     }
 
 
-def _sweep(bookmark: SweepBookmark, machines: ListBookmark) -> dict[str, Any]:
+def _sweep(bookmark: SweepBookmark) -> dict[str, Any]:
     """The row of `sweeps` for a sweep as it stands."""
     counts = bookmark.counts
     return {
@@ -444,8 +449,8 @@ def _sweep(bookmark: SweepBookmark, machines: ListBookmark) -> dict[str, Any]:
         "source": counts.source,
         "began_at": bookmark.began_at,
         "ended_at": counts.ended_at,
-        "listing": machines.listing,
-        "listed_at": machines.listed_at,
+        "listing": counts.listing,
+        "listed_at": counts.listed_at,
         "machines_listed": counts.machines_listed,
         "machines_asked": counts.asked,
         "machines_answered": counts.answered,

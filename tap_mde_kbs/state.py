@@ -33,6 +33,10 @@ MOST_NAMED = 210
 """How many machines a list of STATE names at most: one in a hundred of 20,000, and a few; all else has room in 8 KB."""
 
 
+OUTCOMES = ("answered", "not_found", "failed", "skipped", "not_in_export", "unnamed", "pairs")
+"""The counts that stand in both bookmarks of a sweep."""
+
+
 def digest(machine_id: str) -> str:
     """What STATE calls a machine."""
     return base64.urlsafe_b64encode(hashlib.sha256(machine_id.encode()).digest())[:DIGEST_CHARACTERS].decode()
@@ -61,6 +65,8 @@ class Counts:
         unnamed: Of those that failed, how many STATE had no room to name.
         pairs: Missing updates, over all machines.
         machines_listed: Rows of `machines` in the newest believed list.
+        listing: The version of that list; 0 before any.
+        listed_at: When that listing began.
         empty_files: Files of the export that were empty.
         empty_files_before: The same of the export loaded before; None where there was none.
         source: The setting `missing_kbs_source`.
@@ -78,6 +84,8 @@ class Counts:
     unnamed: int = 0
     pairs: int = 0
     machines_listed: int = 0
+    listing: int = 0
+    listed_at: str | None = None
     empty_files: int = 0
     empty_files_before: int | None = None
     source: str | None = None
@@ -99,7 +107,11 @@ class Counts:
     def begun_anew(self) -> Counts:
         """What a sweep that asks everybody again starts with."""
         return Counts(
-            machines_listed=self.machines_listed, empty_files_before=self.empty_files_before, source=self.source
+            machines_listed=self.machines_listed,
+            listing=self.listing,
+            listed_at=self.listed_at,
+            empty_files_before=self.empty_files_before,
+            source=self.source,
         )
 
     @classmethod
@@ -228,7 +240,8 @@ class SweepBookmark:
     @property
     def checks(self) -> dict[str, Any]:
         """The progress again, for the bookmark of `missing_kbs_checks`."""
-        counts = {**vars(self.counts), "deferred": _packed(self.deferred)}
+        counts = {name: getattr(self.counts, name) for name in OUTCOMES}
+        counts["deferred"] = _packed(self.deferred)
         return {"version": self.version, "after": self.after, "asked_all": self.asked_all, "counts": counts}
 
     def handed_on(self) -> SweepBookmark:
@@ -255,7 +268,8 @@ class SweepBookmark:
         """
         version, after = _number(checks.get("version")) or 0, _text(checks.get("after"))
         asked_all, said = bool(checks.get("asked_all")), _mapping(checks.get("counts"))
-        counts = Counts.from_dict(said)
+        outcomes: dict[str, Any] = {name: _number(said.get(name)) or 0 for name in OUTCOMES}
+        counts = replace(self.counts, **outcomes, ended_at=None)
         if version > self.version:  # of that sweep nothing else is known, and this one's rows would be older than its
             return replace(self.handed_on(), version=version)
         there = (version, asked_all, after or "", counts.outcomes)
@@ -372,7 +386,10 @@ def _checks(value: object) -> dict[str, Any]:
         "version": _number(read.get("version")) or 0,
         "after": _text(read.get("after")),
         "asked_all": _truth(read.get("asked_all")) or False,
-        "counts": {**vars(Counts.from_dict(said)), "deferred": _packed(_digests(said.get("deferred")) or [])},
+        "counts": {
+            **{name: _number(said.get(name)) or 0 for name in OUTCOMES},
+            "deferred": _packed(_digests(said.get("deferred")) or []),
+        },
     }
 
 

@@ -115,6 +115,8 @@ def test_versions_of_state_that_lie_in_the_future_go_on_growing(nights: StartNig
     night.run()
     for stream in night.target.state["bookmarks"].values():
         stream.get("sweep", stream)["version"] = version
+    # Of a sweep that no table has there is no row to write again.
+    night.target.state["bookmarks"]["missing_kbs"]["sweep"]["counts"]["is_partial"] = True
     night.target.state["bookmarks"]["machines"]["listing"] = version
     for _ in range(2):
         night.time_passes(nights=3)

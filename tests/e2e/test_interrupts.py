@@ -53,7 +53,7 @@ def test_ten_interrupts_in_a_row_give_the_table_of_an_uninterrupted_run(
     runs = []
     for number, each in enumerate(signals):
         calls = draw.randrange(1, 50) if number % 4 else None  # None: while it starts or lists
-        interrupt = Interrupt(each, calls=calls, delay=draw.uniform(0, 0.2 if calls else 1.2))
+        interrupt = Interrupt(each, calls=calls, delay=draw.uniform(0, 0.2 if calls else 0.6))
         runs.append(interrupted(pipeline, interrupt))
     runs.append(pipeline.run_whole())
 

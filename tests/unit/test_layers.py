@@ -16,6 +16,7 @@ TAP = (
     "export.source",
     "export.files export.pages export.loaded",
     "export.calls export.download export.records",
+    "export.mending",
     "api.machines",
     "api.client",
     "api.auth",
@@ -23,8 +24,9 @@ TAP = (
     "api.http",
     "api.governor",
     "progress",
+    "sweep.machine_list",
     "sweep.sweep",
-    "sweep.pool sweep.machine_list sweep.verdict",
+    "sweep.pool sweep.verdict",
     "schema messages state settings",
     "errors signals patience",
 )
