@@ -261,6 +261,11 @@ class TestWhichExport:
         first = take(tmp_path, simulator)
         second = take(tmp_path, simulator, state=first.state)
         self.assert_nothing_to_do(second)
+        listings = [run.sweep["counts"].pop("listing") for run in (first, second)]
+        began = [run.sweep["counts"].pop("listed_at") for run in (first, second)]
+        assert listings == sorted({*listings})  # the machine list is news, and stands in the last sweep's row
+        assert began == sorted({*began})
+        assert second.records("sweeps")[-1]["listing"] == listings[-1]
         assert second.sweep == first.sweep
 
     def test_nor_after_a_change_of_scope(self, simulate: StartSimulator, tmp_path: Path) -> None:
