@@ -88,11 +88,6 @@ class ManyNights:
         """The row of the newest sweep."""
         return reader.newest_sweep(self.target)
 
-    def judged(self) -> bool | None:
-        """Whether the newest sweep is believed; None while it is not judged."""
-        is_believed: bool | None = self.sweep["is_believed"]
-        return is_believed
-
     @property
     def outcomes(self) -> dict[str, str]:
         """What became of each machine of the newest sweep."""
