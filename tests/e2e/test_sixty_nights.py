@@ -1,8 +1,9 @@
 """Sixty nights through the real tap and targets, then the marts: right to the row by what the simulator knows.
 
 A night may be skipped, killed half-way, meet machines that answer 404 or nothing, or read an export; machines come and
-leave, go out of sight and return; updates are installed, and come back. One warehouse has dbt run night by night, the
-other for the first time after the last.
+leave, fall silent, are excluded, go out of sight and return; updates are installed, and come back. One night everybody
+answers with an empty list, one night a device group is not listed, and one night the host's clock is a day ahead. One
+warehouse has dbt run night by night, the other for the first time after the last.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt
 from tests.support.singer import HURRIED
 from tests.transform.marts import assert_true
-from tests.transform.truth import Check, KbCve, Machine, MissingKb, Tenant, Truth
+from tests.transform.truth import Check, KbCve, Machine, MissingKb, Sweep, Tenant, Truth
 from tests.transform.warehouses import OnDuckDb, OnPostgres, Warehouse, default_deadlines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from demo.postgres import Postgres
@@ -45,6 +46,9 @@ MACHINES = 50
 SCHEMA = "mde"
 HIDDEN, SHOWN = 20, 33
 """In the nights between, two machines are out of sight: they leave, and return."""
+
+EVENTS = {25: "outage", 41: "group gone", 48: "clock ahead"}
+"""What happens in one night each."""
 
 EXPORTS_FROM = 15
 BEFORE_NIGHT = timedelta(hours=1.5)
@@ -71,8 +75,11 @@ class History:
     """What the simulator knows of each night, and what is to be in the raw tables for it."""
 
     simulator: Simulator
-    missing: dict[Any, dict[str, frozenset[str]]] = field(default_factory=dict)
-    """What each machine lacked: by the date of a night, and by the time of an export."""
+    missing: dict[Any, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    """What each machine answered: by date and sweep of a night, and by the time of an export."""
+    tonight: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """What each answers tonight."""
+    sweeps: dict[int, Sweep] = field(default_factory=dict)
     machines: dict[str, Machine] = field(default_factory=dict)
     rows: dict[tuple[str, str], MissingKb] = field(default_factory=dict)
     first_seen: dict[tuple[str, str], datetime] = field(default_factory=dict)
@@ -82,15 +89,16 @@ class History:
     whole: dict[int, dict[str, str]] = field(default_factory=dict)
     """Of each sweep that the run of one night began and finished: every machine's outcome."""
 
-    def listing(self, listed_at: str) -> None:
-        """The machines are listed."""
+    def listing(self, rows: Iterable[dict[str, Any]]) -> None:
+        """The machines are listed; what they are, the fleet knows."""
         fleet = self.simulator.fleet
-        for machine_id in fleet.listed():
-            record = fleet.machine(machine_id)
+        for row in rows:
+            machine_id, record = row["id"], fleet.machine(row["id"])
             last_seen = record["lastSeen"]
             self.machines[machine_id] = Machine(
                 id=machine_id,
-                listed_at=naive(listed_at),
+                listed_at=naive(row["listed_at"]),
+                listing=row["listing"],
                 last_seen=naive(str(last_seen)[:26].rstrip("Z") + "Z") if last_seen else None,
                 machine_tags=tuple(record["machineTags"] or ()),  # type: ignore[arg-type] # a list of texts
                 **{column: record[name] for column, name in COLUMNS.items()},  # type: ignore[arg-type] # all texts
@@ -98,8 +106,7 @@ class History:
 
     def night(self) -> None:
         """Each machine can be asked."""
-        fleet = self.simulator.fleet
-        self.missing[fleet.now.date()] = answers_of(fleet)
+        self.tonight = answers_of(self.simulator.fleet)
 
     def export(self, at: datetime) -> None:
         """A snapshot is made, and the night's run reads it."""
@@ -117,12 +124,19 @@ class History:
 
     def take(self, run: Run, failing: dict[str, str]) -> None:
         """What a run wrote has to be what the simulator knows."""
-        self.listing(next(iter(records(run, "machines")))["listed_at"])
+        listed = [*records(run, "machines")]
+        self.listing(listed)
+        for row in records(run, "sweeps"):
+            moments = {name: row[name] and naive(row[name]) for name in ("began_at", "ended_at", "listed_at")}
+            self.sweeps[row["sweep"]] = Sweep(**{**row, **moments})
         for check in records(run, "missing_kbs_checks"):
+            checked_at = naive(check["checked_at"])
+            self.missing.setdefault((checked_at.date(), check["sweep"]), self.tonight)
+            if check["sweep"] in self.whole:  # healed: asked again in the night after
+                self.whole[check["sweep"]] |= self.outcomes(failing, [check["machine_id"]])
             if check["outcome"] == "answered":
-                assert frozenset(check["missing_kb_ids"]) == self.lacked(
-                    check["machine_id"], naive(check["checked_at"])
-                )
+                answer = self.answer(check["machine_id"], check["sweep"], checked_at)
+                assert frozenset(check["missing_kb_ids"]) == answer
         for row in records(run, "missing_kbs"):
             pair = (row["machine_id"], row["id"])
             of_kb = self.simulator.fleet.kb(row["id"])
@@ -134,6 +148,7 @@ class History:
                 of_kb["url"],  # type: ignore[arg-type] # as above
                 of_kb["cveAddressed"],  # type: ignore[arg-type] # a number
                 first_seen,
+                row["sweep"],
             )
             if first_seen:
                 told = (SCHEMA, *pair)
@@ -142,24 +157,30 @@ class History:
         sweep = last["bookmarks"]["missing_kbs"]["sweep"]
         # A run that went on with another night's sweep then began this one.
         if sweep["version"] >= self.simulator.fleet.now.timestamp() and sweep["asked_all"] and not sweep["deferred"]:
-            self.whole[sweep["version"]] = self.outcomes(failing)
+            self.whole[sweep["version"]] = self.outcomes(failing, {row["id"] for row in listed})
 
-    def lacked(self, machine_id: str, checked_at: datetime) -> frozenset[str]:
-        """What a machine lacked when it answered, or the export was made."""
-        return self.missing.get(checked_at, self.missing.get(checked_at.date(), {}))[machine_id]
+    def answer(self, machine_id: str, sweep: int, checked_at: datetime) -> frozenset[str]:
+        """What a machine answered, or lacked when the export was made."""
+        return self.missing.get(checked_at, self.missing.get((checked_at.date(), sweep), {}))[machine_id]
 
-    def outcomes(self, failing: dict[str, str]) -> dict[str, str]:
+    def outcomes(self, failing: dict[str, str], listed: Iterable[str]) -> dict[str, str]:
         """What becomes of each machine that is listed now."""
         fleet = self.simulator.fleet
         onboarded = set(fleet.assessed())
         return {
             machine_id: failing.get(machine_id, "answered") if machine_id in onboarded else "skipped"
-            for machine_id in fleet.listed()
+            for machine_id in listed
         }
 
     def tenant(self, checks: Iterable[Check]) -> Tenant:
         """The raw tables by what the simulator knows, with the checks that a warehouse has."""
-        return Tenant([*self.machines.values()], [*checks], [*self.rows.values()], [*self.cves.values()])
+        return Tenant(
+            [*self.machines.values()],
+            [*checks],
+            [*self.rows.values()],
+            [*self.cves.values()],
+            [*self.sweeps.values()],
+        )
 
     def checks(self, warehouse: Warehouse) -> list[Check]:
         """The checks that a warehouse has, each with what the simulator says that the machine lacked then.
@@ -167,7 +188,8 @@ class History:
         Those of a sweep that one run began and finished are all there, with the outcome that they must have.
         """
         found = warehouse.query(
-            f"SELECT machine_id, sweep, checked_at, outcome FROM {SCHEMA}.missing_kbs_checks"  # noqa: S608 - ours
+            "SELECT machine_id, sweep, checked_at, outcome, reason, last_seen "  # noqa: S608 - ours
+            f"FROM {SCHEMA}.missing_kbs_checks"
         )
         by_sweep: dict[int, dict[str, str]] = {}
         for row in found:
@@ -179,7 +201,11 @@ class History:
                 row["sweep"],
                 row["checked_at"],
                 row["outcome"],
-                self.lacked(row["machine_id"], row["checked_at"]) if row["outcome"] == "answered" else None,
+                self.answer(row["machine_id"], row["sweep"], row["checked_at"])
+                if row["outcome"] == "answered"
+                else None,
+                row["reason"],
+                row["last_seen"],
             )
             for row in found
         ]
@@ -214,7 +240,8 @@ class Nights:
             kind = "plain"
         if self.fleet.day == NIGHTS:
             kind = "plain"
-        if kind != "plain":
+        kind = EVENTS.get(self.fleet.day, kind)
+        if kind in self.kinds:
             self.kinds[kind] += 1
         if kind != "skipped":
             self._run(kind)
@@ -254,6 +281,13 @@ class Nights:
             self.history.export(moment - BEFORE_NIGHT)
             devices = self.simulator.exports.devices()
             failing = dict.fromkeys(set(self.fleet.assessed()) - devices, "not_in_export")
+        elif kind == "outage":
+            self.simulator.faults.add(Fault("empty"))
+            self.history.tonight = dict.fromkeys(self.history.tonight, frozenset())
+        elif kind == "group gone":
+            self.simulator.faults.add(Fault("group_gone"))
+        elif kind == "clock ahead":
+            moment += timedelta(days=1)
         before = (self.pipeline.state.get("bookmarks") or {}).get("missing_kbs", {}).get("sweep", {})
         self.pipeline.config = {"missing_kbs_source": source}
         self.pipeline.environ = environment_at(moment)
@@ -264,6 +298,9 @@ class Nights:
         self.history.take(run, failing)
         sweeps = {check["sweep"] for check in records(run, "missing_kbs_checks")}
         self.kinds["resumed"] += before.get("version") in sweeps
+        if kind in {"outage", "group gone"}:
+            newest = self.history.sweeps[max(sweeps)]
+            assert newest.is_believed is False, newest
 
 
 def test_every_mart_is_right_to_the_row(

@@ -5,8 +5,6 @@ Through the real command line and a socket; what a reader of the tables conclude
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from mde_simulator import ExportShape, Fault, Fleet
