@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sysconfig
 import time
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from demo.clock import environment_at
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from demo.postgres import Postgres
@@ -60,26 +62,30 @@ class Pipeline:
         if self.state:
             tap_command += ["--state", self._write("state.json", self.state)]
         tap_log, target_log = self.folder / "tap.log", self.folder / "target.log"
+        started_programs: list[subprocess.Popen[bytes]] = []
         with tap_log.open("wb") as tap_errors, target_log.open("wb") as target_errors:
-            tap = subprocess.Popen(
-                tap_command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=tap_errors,
-                cwd=self.folder,
-                env=self._environment(moment),
-            )
-            target = subprocess.Popen(
-                [program("target-postgres"), "--config", config],
-                stdin=tap.stdout,
-                stdout=subprocess.PIPE,
-                stderr=target_errors,
-                cwd=self.folder,
-            )
             try:
+                with _ctrl_c_put_off():
+                    tap = subprocess.Popen(
+                        tap_command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=tap_errors,
+                        cwd=self.folder,
+                        env=self._environment(moment),
+                    )
+                    started_programs.append(tap)
+                    target = subprocess.Popen(
+                        [program("target-postgres"), "--config", config],
+                        stdin=tap.stdout,
+                        stdout=subprocess.PIPE,
+                        stderr=target_errors,
+                        cwd=self.folder,
+                    )
+                    started_programs.append(target)
                 self._keep_last_state(tap, target)
             finally:
-                _end(tap, target)
+                _end(*started_programs)
         # The target first: a tap whose target goes away fails too.
         for name, process, log in (
             ("target-postgres", target, target_log),
@@ -125,6 +131,19 @@ class Pipeline:
 def program(name: str) -> str:
     """A command of the very environment that runs this."""
     return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+@contextlib.contextmanager
+def _ctrl_c_put_off() -> Iterator[None]:
+    """Put Ctrl-C off until both programs are known: one that nobody knows would stay."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and before is not signal.SIG_IGN:
+        raise KeyboardInterrupt
 
 
 def _end(*processes: subprocess.Popen[bytes]) -> None:

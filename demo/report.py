@@ -24,6 +24,10 @@ SHARE_BLOCKS = 10
 SHOWN = 8
 
 
+COUNTED = {"not_onboarded", "excluded", "silent", "quiet"}
+"""Reasons of which only the number is told: nobody is to look after the machines tomorrow."""
+
+
 def show(marts: Marts, console: Console) -> None:
     """Print the whole report."""
     gaps = marts.rows("gaps")
@@ -31,13 +35,13 @@ def show(marts: Marts, console: Console) -> None:
         most_missed(row for row in marts.rows("updates") if row.by_machines <= SHOWN),
         groups(row for row in marts.rows("segments") if row.segment_kind in {"group", "all"}),
         nights(marts.rows("days")[-SHOWN:]),
-        unanswered(row for row in gaps if row.reason not in {"not_onboarded", "quiet"}),
+        unanswered(row for row in gaps if row.reason not in COUNTED),
     ):
         console.print(table)
         console.print()
-    others = Counter(row.reason for row in gaps if row.reason in {"not_onboarded", "quiet"})
+    others = Counter(row.reason for row in gaps if row.reason in COUNTED)
     told = ", ".join(f"{count} {REASONS[reason]}" for reason, count in sorted(others.items())) or "none"
-    console.print(f"Besides: {told}\n", style="dim", markup=False)
+    console.print(f"Besides: {told}\n", style="dim", markup=False, soft_wrap=True)
 
 
 def most_missed(rows: Iterable[Any]) -> Table:

@@ -139,6 +139,7 @@ class Runner:
         self._write_state = write_state
         self._unlisted = unlisted
         self._log = log
+        self._found = state.sweep
         self._listed: MachineList | None = None
         self._sweep: Sweep[Answer] | None = None
         self._tables: Tables | None = None
@@ -150,6 +151,15 @@ class Runner:
     def has_listed(self) -> bool:
         """Whether all machines were listed, so that a sweep can begin."""
         return self._listed is not None
+
+    def settle(self, *, checks_are_written: bool) -> None:
+        """Decide where to go on, before the first STATE: a target that loads streams apart takes that for what it has.
+
+        Args:
+            checks_are_written: `missing_kbs_checks` is selected, so that its bookmark tells how far it has come.
+        """
+        self._found = self._state.sweep
+        self._state.settle(checks_are_written=checks_are_written)
 
     def list_machines(self, machines: Table) -> Iterator[dict[str, Any]]:
         """List the machines, their rows; when the last is written, activate them if the list is believed."""
@@ -233,10 +243,9 @@ class Runner:
             TapError: The API is down, or whatever else ends the run.
         """
         self._tables = tables
-        if self._state.sweep.scope and not self._state.sweep.counts.is_partial:
+        if self._found.scope and not self._found.counts.is_partial:
             # A target that was killed may have lost the row, and with it what is not believed.
-            self._write_sweep(self._state.sweep)
-        self._state.settle(checks_are_written=tables.checks.is_written)
+            self._write_sweep(self._found)
         if tables.missing_kbs.in_batches:
             self._log.warning("Batch files carry no version: no STATE in mid-sweep, and nothing is activated.")
         listed = self._listed or MachineList((), frozenset(), 0, is_believed=False)

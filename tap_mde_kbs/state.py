@@ -357,6 +357,7 @@ class State:
         """Decide where to go on: of the two bookmarks of the sweep the older counts, if both streams are written."""
         if checks_are_written:
             self.sweep = self.sweep.no_further_than(self._checks)
+        self._checks = self.sweep.checks
 
     def keep(self, sweep: SweepBookmark) -> None:
         """Take the sweep's bookmark as it is now."""

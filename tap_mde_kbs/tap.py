@@ -24,7 +24,7 @@ from tap_mde_kbs.patience import Patience
 from tap_mde_kbs.runner import Runner
 from tap_mde_kbs.signals import hold_signals, signals_held
 from tap_mde_kbs.state import State
-from tap_mde_kbs.streams import STREAMS, KbCves, Machines
+from tap_mde_kbs.streams import STREAMS, KbCves, Machines, MissingKbsChecks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,6 +142,7 @@ class TapMdeKbs(Tap):
                 timer.start()
         try:
             self._check_permissions()
+            self.runner.settle(checks_are_written=self.streams[MissingKbsChecks.name].selected)
             self.sync_all()
             self._messages.write_state()  # where batch files were written last, not even the SDK has
             self.runner.finish()

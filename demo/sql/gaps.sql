@@ -1,4 +1,4 @@
--- Machines that nobody could ask, or that have gone quiet; those not onboarded are counted only.
+-- Machines that gave no answer first; then those that are not assessed, or have gone quiet.
 SELECT
     machine_id,
     reason,
@@ -7,4 +7,14 @@ SELECT
     last_answered_at,
     last_seen
 FROM coverage_gaps
-ORDER BY reason = 'not_onboarded', reason = 'quiet', reason, last_seen, machine_id;
+ORDER BY
+    CASE reason
+        WHEN 'excluded' THEN 1
+        WHEN 'silent' THEN 2
+        WHEN 'quiet' THEN 3
+        WHEN 'not_onboarded' THEN 4
+        ELSE 0
+    END,
+    reason,
+    last_seen,
+    machine_id;

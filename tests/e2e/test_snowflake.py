@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mde_simulator import Fleet
-from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS
+from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS
 from tests.support.contract import answers_of
 from tests.support.environments import ROOT, settings_of
 from tests.support.pipeline import Loader, Pipeline
@@ -123,6 +123,7 @@ def test_the_models_build_on_tables_with_our_names_and_types(
         "MACHINES": MACHINES,
         "MISSING_KBS": MISSING_KBS,
         "MISSING_KBS_CHECKS": MISSING_KBS_CHECKS,
+        "SWEEPS": SWEEPS,
     }
     assert found == {
         table: {name.upper(): column_type(prop) for name, prop in fields.schema["properties"].items()}

@@ -52,16 +52,17 @@ class Truth:
         self.groups: dict[str, str] = {}  # of those that left, too
         for number, day in enumerate(NIGHTS, 1):
             self.fleet.pass_days(day - self.fleet.day)
-            silent = {each.machine for each in faults_of(number, self.fleet) if each.kind == "not_found"}
-            missing = self.fleet.missing()
+            faults = [each for each in faults_of(number, self.fleet) if each.kind == "not_found"]
+            silent = {each.machine for each in faults if each.machine}
+            missing, assessed = self.fleet.missing(), frozenset(self.fleet.assessed())
             for id_ in self.fleet.listed():
                 self.groups[id_] = str(self.fleet.machine(id_)["rbacGroupName"] or "(none)")
             self.nights.append(
                 Night(
                     moment_of(number, self.fleet),
                     frozenset(self.fleet.listed()),
-                    frozenset(missing),
-                    {id_: kbs for id_, kbs in missing.items() if id_ not in silent},
+                    assessed,
+                    {id_: missing[id_] for id_ in assessed - silent},
                 )
             )
 
@@ -85,7 +86,7 @@ class Truth:
 
     @cached_property
     def active(self) -> set[str]:
-        """Onboarded, and seen within a week."""
+        """Assessed, and seen within a week."""
         return {id_ for id_ in self.now.asked if not self.is_quiet(id_)}
 
     def is_quiet(self, machine_id: str) -> bool:
@@ -105,7 +106,11 @@ class Truth:
     @cached_property
     def open(self) -> list[Episode]:
         """What is missing now."""
-        return [each for each in self.episodes if each.installed is None and each.machine_id in self.now.listed]
+        return [each for each in self.episodes if each.installed is None and self.is_assessed(each.machine_id)]
+
+    def is_assessed(self, machine_id: str) -> bool:
+        """Whether a machine is listed, and Defender assesses it."""
+        return machine_id in self.now.asked
 
     @cached_property
     def installs(self) -> list[tuple[Episode, float]]:
@@ -149,7 +154,7 @@ class Truth:
                 for each in self.episodes
                 if each.first <= number
                 and (each.installed is None or number < each.installed)
-                and (each.machine_id in self.now.listed or number <= each.last)
+                and (self.is_assessed(each.machine_id) or number <= each.last)
             ]
             rows[f"{night.moment:%Y-%m-%d}"] = [
                 len(night.asked),
@@ -212,9 +217,10 @@ class Truth:
     def gaps(self) -> Counter[str]:
         """How many machines were not heard of, by reason."""
         reasons: Counter[str] = Counter()
+        not_assessed = self.fleet.not_assessed()
         for id_ in self.now.listed:
-            if id_ not in self.now.asked:
-                reasons["not_onboarded"] += 1
+            if not self.is_assessed(id_):
+                reasons[not_assessed[id_]] += 1
             elif id_ not in self.now.answers:
                 reasons["not_found"] += 1
             elif self.is_quiet(id_):

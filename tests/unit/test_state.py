@@ -425,3 +425,14 @@ def test_a_state_that_was_only_read_is_written_as_it_was() -> None:
     read = through({"bookmarks": bookmarks})
     assert through(read.to_dict()).to_dict() == read.to_dict()
     assert read.to_dict()["bookmarks"]["missing_kbs_checks"] == EARLIER.checks
+
+
+def test_both_bookmarks_say_where_a_run_goes_on_once_that_is_settled() -> None:
+    """A target that loads streams apart takes the first STATE for what it has: else rows asked for again are lost."""
+    state = State()
+    newer = SweepBookmark(version=9, scope="s", after="m", counts=Counts(answered=5))
+    older = replace(newer, after="c", counts=Counts(answered=2))
+    state.read({"bookmarks": {"missing_kbs": {"sweep": newer.to_dict()}, "missing_kbs_checks": older.checks}})
+    state.settle(checks_are_written=True)
+    bookmarks = state.to_dict()["bookmarks"]
+    assert bookmarks["missing_kbs"]["sweep"]["after"] == bookmarks["missing_kbs_checks"]["after"] == "c"
