@@ -15,6 +15,7 @@
         BrokenFileError           a file of an export did not arrive whole
         MalformedFileError        a file of an export arrived whole, and does not hold what it should
         SupersededError           the files of an export are gone: there is a newer one
+    AddressError                a setting is no address; never leaves `settings`
     TryAgainError               another try may succeed; never leaves `api`
     Stopped                     the run's time is over
     Interrupted                 SIGINT or SIGTERM came
@@ -149,6 +150,13 @@ Source: learn.microsoft.com, "Common REST API error codes".
 """
 
 
+NOT_FOUND_CODES = {"notfound", "resourcenotfound"}
+"""What the API calls a 404; one with another code is a gateway's, or of another API.
+
+Source: learn.microsoft.com, "Common REST API error codes".
+"""
+
+
 class TapError(Exception):
     """Ends the run with exit status 1; its text is all that a person sees of it."""
 
@@ -218,6 +226,10 @@ class SupersededError(ApiError):
         self.newer = newer
 
 
+class AddressError(ValueError):
+    """What was given is no address; the text is what it must be, and never quotes it: it may hold a password."""
+
+
 class TryAgainError(Exception):
     """No answer of use, but another try may bring one; the text says what happened.
 
@@ -274,10 +286,10 @@ def certificate_error(host: str, error: BaseException) -> str:
     return f"The certificate of {host} was not accepted{reason}. {API_REMEDIES['certificate'].advice}"
 
 
-def is_own_error(document: object) -> bool:
-    """Whether an answer is the API's own error: `{"error": {"code": …}}`. A wrong path or host has none."""
+def is_own_404(document: object) -> bool:
+    """Whether a 404 is the API's own word that there is no such machine, or none at all."""
     error = document.get("error") if isinstance(document, dict) else None
-    return isinstance(error, dict) and isinstance(error.get("code"), str) and bool(error["code"])
+    return isinstance(error, dict) and str(error.get("code")).casefold() in NOT_FOUND_CODES
 
 
 def api_reason(document: object) -> str:

@@ -8,14 +8,14 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from dotenv import find_dotenv, load_dotenv
 from jsonschema import Draft202012Validator
 from singer_sdk import typing as th
 from singer_sdk.configuration._dict_config import parse_environment_config
 
-from tap_mde_kbs.errors import SettingsError
+from tap_mde_kbs import addresses
+from tap_mde_kbs.errors import AddressError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -322,11 +322,17 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def endpoints(config: Mapping[str, Any]) -> Endpoints:
-    """The one place where `cloud` and what overrides it become URLs."""
+    """The one place where `cloud` and what overrides it become URLs.
+
+    Raises:
+        AddressError: One of them is none; `check` has refused it before.
+    """
     cloud = CLOUDS[config.get("cloud") or "commercial"]
     return Endpoints(
-        authority_url=(config.get("authority_url") or cloud.authority_url).rstrip("/"),
-        api_url=(config.get("api_url") or cloud.api_url).rstrip("/"),
+        authority_url=addresses.authority_url(
+            config.get("authority_url") or cloud.authority_url, config.get("tenant_id") or ""
+        ),
+        api_url=addresses.api_url(config.get("api_url") or cloud.api_url),
         token_scope=config.get("token_scope") or cloud.token_scope,
     )
 
@@ -344,9 +350,7 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
     yield from _misplaced(config)
     if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
         yield "The setting tenant_id must be the tenant's GUID, or one of its domains."
-    for key in ("api_url", "authority_url"):
-        if config.get(key) and not _is_https(config[key]):
-            yield f"The setting {key} must be an https:// URL of a host: no http, no user, no query."
+    yield from _misdirected(config)
     scope = config.get("token_scope")
     if scope and not str(scope).endswith("/.default"):
         yield "The setting token_scope must end in /.default."
@@ -381,6 +385,20 @@ def _misplaced(config: Mapping[str, Any]) -> Iterator[str]:
                 )
 
 
+def _misdirected(config: Mapping[str, Any]) -> Iterator[str]:
+    """Addresses that are none."""
+    tenant = str(config.get("tenant_id") or "")
+    for key, read in (
+        ("api_url", addresses.api_url),
+        ("authority_url", lambda url: addresses.authority_url(url, tenant)),
+    ):
+        if isinstance(config.get(key), str) and config[key]:
+            try:
+                read(config[key])
+            except AddressError as error:
+                yield f"The setting {key} must be {error}."
+
+
 def _unknown(key: str, schema: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(key, schema["properties"], n=1)
     advice = f"Did you mean {near[0]}?" if near else "`tap-mde-kbs --about` lists them."
@@ -399,17 +417,3 @@ def _rule(error: Any) -> str:
 
 def _is_path_segment(tenant: str) -> bool:
     return all(character.isalnum() or character in "-._" for character in tenant.strip()) and bool(tenant.strip("."))
-
-
-def _is_https(url: object) -> bool:
-    try:
-        parts = urlsplit(str(url))
-        return (
-            parts.scheme == "https"
-            and bool(parts.hostname)
-            and parts.username is None
-            and not (parts.query or parts.fragment)
-            and parts.port != 0
-        )
-    except ValueError:  # a port that is no number, an IPv6 address without its bracket
-        return False

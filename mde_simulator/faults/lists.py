@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any
 
+from mde_simulator.defender.call import odata
 from mde_simulator.defender.odata import skipped
 from mde_simulator.faults.fault import EXPORT, EXPORT_JSON, LIST, kind, of_payload
 
@@ -50,6 +52,14 @@ def _export_new(strike: Strike) -> Response:
 def _endless_skiptoken(payload: Any, strike: Strike) -> object:
     request = strike.request
     return payload | {"@odata.nextLink": f"{strike.tenant.url}{request.path}?{request.query_string}"}
+
+
+@kind("endless_pages", EXPORT_JSON, "pages without a record, each with a link to one more, for ever")
+def _endless_pages(strike: Strike) -> Response:
+    token = zlib.crc32(strike.request.query_string.encode())
+    context = "Collection(microsoft.windowsDefenderATP.api.AssetVulnerability)"
+    link = f"{strike.tenant.url}{strike.request.path}?$skiptoken={token}"
+    return odata(context, {"value": [], "@odata.nextLink": link})
 
 
 @kind("renamed_link", EXPORT_JSON, "a next link that names another of the API's hosts, as in Microsoft's samples")

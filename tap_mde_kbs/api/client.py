@@ -31,7 +31,7 @@ from tap_mde_kbs.errors import (
     TryAgainError,
     api_reason,
     certificate_error,
-    is_own_error,
+    is_own_404,
 )
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def shape_error(document: object, path: str, fault: str) -> ShapeError:
 def _refused(response: requests.Response, permission: str, advice: str | None) -> ApiError:
     """The error for HTTP 3xx and 4xx: `BadRequestError` where it may be about this call alone."""
     status, document, refusal = response.status_code, _document(response), _refusal(response)
-    if status == HTTPStatus.NOT_FOUND and is_own_error(document) and not _NO_SUCH_PATH.search(refusal):
+    if status == HTTPStatus.NOT_FOUND and is_own_404(document) and not _NO_SUCH_PATH.search(refusal):
         return NotFoundError(refusal)
     if status == HTTPStatus.BAD_REQUEST and advice:
         return BadRequestError(refusal, advice)

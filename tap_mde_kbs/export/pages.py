@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from tap_mde_kbs import schema
 from tap_mde_kbs.errors import API_REMEDIES, MalformedFileError, ShapeError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 PROBED_RECORDS = 10
 SECONDS_BETWEEN_LINES = 10.0
+
+MOST_IDLE_PAGES = 20
+"""So many pages in a row without a record, or with those of a page before, lead nowhere."""
 
 
 class PageReader:
@@ -58,22 +61,29 @@ class PageReader:
             TapError: It can't be read.
             Stopped: The run's time is over.
         """
-        found = page(self._client)
-        self._take(found, records)
-        met: set[str] = set()
+        query: str | None = None
+        places: set[str] = set()
+        known_ends: set[str] = set()
+        pages = idle = 0
         logged_at = time.monotonic()
-        while link := found.next_link:
-            if (place := _place(link)) in met:
+        while True:
+            found = page(self._client, query)
+            ends = repr([len(found.records), *found.records[:1], *found.records[-1:]])
+            idle = idle + 1 if not found.records or ends in known_ends else 0
+            known_ends.add(ends)
+            self._take(found, records)
+            pages += 1
+            query = found.next_query
+            if query is None:
+                return 0
+            if (place := _place(query)) in places or idle >= MOST_IDLE_PAGES:
                 msg = f"The pages of {PAGES} go round in a circle."
                 raise ShapeError(msg, API_REMEDIES["shape"].advice)
-            met.add(place)
+            places.add(place)
             self._client.check_time()
-            found = page(self._client, link)
-            self._take(found, records)
             if time.monotonic() - logged_at > SECONDS_BETWEEN_LINES:
                 logged_at = time.monotonic()
-                self._log.info("%d pages read, %d records.", len(met) + 1, records.count)
-        return 0
+                self._log.info("%d pages read, %d records.", pages, records.count)
 
     def _take(self, found: Page, records: Records) -> None:
         if not found.records:
@@ -86,6 +96,6 @@ class PageReader:
             raise ShapeError(msg, API_REMEDIES["shape"].advice) from None
 
 
-def _place(link: str) -> str:
-    """Where in the export a link leads: its skip token; the rest of the link may differ each time."""
-    return dict(parse_qsl(urlsplit(link).query)).get("$skiptoken", link)
+def _place(query: str) -> str:
+    """Where in the export a link leads: its skip token; the rest of its query may differ each time."""
+    return dict(parse_qsl(query)).get("$skiptoken", query)

@@ -148,6 +148,15 @@ class TestTheTable:
         [checked_at] = {row["checked_at"] for row in pages.rows["missing_kbs_checks"].values()}
         assert checked_at > max(listed_at)
 
+    def test_next_links_may_name_any_host_and_ours_is_asked(self, simulate: StartSimulator, tmp_path: Path) -> None:
+        """The token goes to no other; a link's query is what leads on."""
+        simulator = simulate(150, export_shape=ExportShape(records=320))
+        plain = loaded(take(tmp_path, simulator, "export_json"))
+        simulator.faults.add(Fault("renamed_link"))
+        renamed = loaded(take(tmp_path, simulator, "export_json"))
+        assert sum(entry.path.lower().endswith("bymachine") for entry in simulator.journal) == 6
+        assert renamed.rows["missing_kbs"].keys() == plain.rows["missing_kbs"].keys()
+
     def test_cves_come_first_and_both_tables_are_activated_last(self, simulate: StartSimulator, tmp_path: Path) -> None:
         """A STATE that passes a machine never comes before the CVEs of its updates."""
         messages = take(tmp_path, simulate(60)).all
@@ -474,7 +483,8 @@ class TestFaultsThatStay:
     @pytest.mark.parametrize(
         ("fault", "said"),
         [
-            (Fault("foreign_skiptoken_link", text="https://127.0.0.1:1/api"), "next link is not on"),
+            (Fault("foreign_skiptoken_link", text="https://127.0.0.1:1/api"), "next link has no query"),
+            (Fault("endless_pages"), "round in a circle"),
             (Fault("endless_skiptoken"), "round in a circle"),
             (Fault("500", path=PAGE), "HTTP 500"),
             (Fault("forbidden", path=PAGE), "Vulnerability.Read.All"),

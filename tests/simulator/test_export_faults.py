@@ -258,6 +258,17 @@ def test_a_next_link_leads_to_another_host_and_whoever_follows_is_told_off(fault
     assert door.get(f"{JSON}?pageSize=5").json()["@odata.nextLink"] == "https://evil.example/"
 
 
+def test_pages_without_a_record_have_links_to_more_for_ever(faulty: Faulty) -> None:
+    door = faulty("endless_pages")
+    page = door.get(f"{JSON}?pageSize=5").json()
+    met = set()
+    for _ in range(5):
+        assert page["value"] == []
+        met.add(page["@odata.nextLink"])
+        page = door.get(page["@odata.nextLink"]).json()
+    assert len(met) == 5
+
+
 def test_next_links_lead_to_the_same_page_again_and_again(faulty: Faulty) -> None:
     door = faulty("endless_skiptoken", after=1)
     link = door.get(f"{JSON}?pageSize=5").json()["@odata.nextLink"]

@@ -28,6 +28,7 @@ TAP = (
     "sweep.sweep",
     "sweep.pool sweep.verdict",
     "schema messages state settings",
+    "addresses",
     "errors signals patience",
 )
 """From top to bottom; a module imports only from layers below its own (what only types need is free)."""
