@@ -59,6 +59,11 @@ _NO_FEDERATED_RECORD = Remedy(
     f"Compare issuer, subject and audience: {SECRETS} > Federated credentials.",
 )
 
+_NO_TENANT = Remedy("There is no such tenant.", "Check tenant_id, and that `cloud` is the tenant's.")
+
+FEDERATED_FAMILY = "70021"
+"""What the numbers of a federated token that matches no record begin with; new ones appear."""
+
 SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
     7000215: Remedy(
         "The client secret is wrong.",
@@ -69,7 +74,9 @@ SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
         "There is no such application in this tenant.",
         f"Compare client_id and tenant_id with {APP_REGISTRATION} > Overview.",
     ),
-    90002: Remedy("There is no such tenant.", "Check tenant_id, and that `cloud` is the tenant's."),
+    90002: _NO_TENANT,
+    900021: _NO_TENANT,
+    900023: _NO_TENANT,
     700027: Remedy(
         "The certificate is not registered with the application, or its signature does not verify.",
         f"Upload the certificate of certificate_file: {SECRETS} > Certificates.",
@@ -79,9 +86,15 @@ SIGN_IN_REMEDIES: Mapping[int, Remedy] = {
         "License it, or correct `cloud` (or token_scope).",
     ),
     1002012: Remedy("The scope does not ask for application permissions.", "token_scope must end in /.default."),
+    7000218: Remedy(
+        "The sign-in had no credential.", "Set auth_method and its settings (client_secret, certificate_file, …)."
+    ),
+    700025: Remedy(
+        "The application is registered as a public client, and takes no credential.",
+        f"Register a platform of type Web, or another application: {APP_REGISTRATION} > Authentication.",
+    ),
     700024: Remedy("The client assertion is not valid yet, or no longer.", "Set this machine's clock right."),
     70021: _NO_FEDERATED_RECORD,
-    700213: _NO_FEDERATED_RECORD,
     65001: Remedy("Nobody has consented to the application.", f"Have an administrator grant consent: {PERMISSIONS}."),
     7000112: Remedy("The application is disabled.", "Enable it: Entra ID > Enterprise applications > Properties."),
     7000229: Remedy(
@@ -234,7 +247,17 @@ class TryAgainError(Exception):
     """No answer of use, but another try may bring one; the text says what happened.
 
     After the last try `api` raises `NoAnswerError` or `SignInError` instead.
+
+    Attributes:
+        advice: What to do if no try brings one; empty where the caller knows better.
+        wait: Seconds that the server asks to wait before the next one; None where it does not say.
     """
+
+    def __init__(self, what: str, *, advice: str = "", wait: float | None = None) -> None:
+        """Say what happened, and what is known of the next try."""
+        super().__init__(what)
+        self.advice = advice
+        self.wait = wait
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run was told to end
@@ -264,10 +287,18 @@ def sign_in_error(result: Mapping[str, Any]) -> SignInError:
     description = str(result.get("error_description") or result.get("error") or "no reason given")
     reason, _, trace = printable(description).partition(" Trace ID: ")
     found = re.search(r"AADSTS(\d+)", description)
-    codes = [found.group(1)] if found else result.get("error_codes") or []
-    remedy = next((SIGN_IN_REMEDIES[int(code)] for code in codes if int(code) in SIGN_IN_REMEDIES), None)
+    said = result.get("error_codes")
+    codes = [found.group(1)] if found else [str(code) for code in said] if isinstance(said, list) else []
+    remedy = next((remedy for code in codes if (remedy := _remedy(code))), None)
     shown = f"{reason.rstrip('.')}{trace and f' (trace {trace.split()[0]})'}."
     return SignInError(f"Sign-in failed: {shown}", f"{remedy.meaning} {remedy.advice}" if remedy else "")
+
+
+def _remedy(code: str) -> Remedy | None:
+    """What a number of Entra ID's means."""
+    if code.startswith(FEDERATED_FAMILY):
+        return _NO_FEDERATED_RECORD
+    return SIGN_IN_REMEDIES.get(int(code)) if code.isdecimal() else None
 
 
 def missing_permission(needed: str, roles: Collection[str]) -> ApiError | None:

@@ -39,6 +39,7 @@ BEARER_FORMS = {
     "jwt": "a JSON Web Token with the claim `roles`",
     "no_roles": "the same without that claim, though it grants the roles",
     "odd_roles": "the same with a claim `roles` that is no list",
+    "text_roles": "the same with one role, which is a text",
     "no_json": "three parts that hold no JSON",
     "opaque": "a text without any parts",
 }
@@ -273,6 +274,8 @@ class Identity:
             claims.pop("roles", None)
         elif self.bearer_form == "odd_roles":
             claims["roles"] = 7
+        elif self.bearer_form == "text_roles":
+            claims["roles"] = self.roles[0]
         text = unsigned({"typ": "JWT", "alg": "HS256"}, claims)
         key = self.client_secret.encode()
         return f"{text}.{encoded(hmac.digest(key, text.encode(), hashlib.sha256))}"

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from mde_simulator.faults.answers import PAGE, page
 from mde_simulator.faults.fault import LOGIN, kind
+from mde_simulator.http.messages import Response
 
 if TYPE_CHECKING:
     from mde_simulator.faults.fault import Strike
-    from mde_simulator.http.messages import Response
 
 
 @kind("sign_in", LOGIN, "Entra ID's error `code`", sign_in=True)
@@ -25,6 +25,11 @@ def _down(strike: Strike) -> Response:
 @kind("sign_in_throttled", LOGIN, "429 from the sign-in service; Retry-After is `seconds`", sign_in=True)
 def _throttled(strike: Strike) -> Response:
     return _busy(strike, 429, 90055)
+
+
+@kind("sign_in_status", LOGIN, "HTTP status `code` without a body that says why", sign_in=True)
+def _status(strike: Strike) -> Response:
+    return Response(strike.fault.code, b"")
 
 
 @kind("sign_in_html", LOGIN, "200 with an HTML page, as a portal in between shows it", sign_in=True)

@@ -14,24 +14,26 @@ import threading
 import time
 from datetime import datetime, timezone
 from functools import cached_property, partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import backoff
 import msal
 import requests
-from msal.exceptions import MsalServiceError
 from requests.auth import AuthBase
 from typing_extensions import override
 
 from tap_mde_kbs.api.credentials import CREDENTIALS
-from tap_mde_kbs.errors import ApiError, SignInError, TryAgainError, certificate_error, printable, sign_in_error
+from tap_mde_kbs.api.http import seconds_to_wait
+from tap_mde_kbs.api.network import network_fault
+from tap_mde_kbs.errors import ApiError, SignInError, TapError, TryAgainError, printable, sign_in_error
 from tap_mde_kbs.patience import Patience
 from tap_mde_kbs.settings import DEFAULT_CREDENTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tap_mde_kbs.api.credentials import Config
+    from tap_mde_kbs.api.session import Session
     from tap_mde_kbs.settings import Endpoints
 
 # MSAL logs answers of the authority, and with a traceback; what a person needs of them is in SignInError.
@@ -40,8 +42,29 @@ logging.getLogger("msal").setLevel(logging.CRITICAL + 1)
 RENEW_BEFORE_END_SECONDS = 300
 """MSAL itself hands out a cached token only while more than this is left of its life."""
 
+UNKNOWN_LIFE = 600.0
+"""Seconds that a token is used whose end is unknown, or past by this machine's clock; after a 401 there is another."""
+
+LONGEST_LIFE = 10 * 86400.0
+"""Seconds: Entra ID's longest lives are a day or so; more is no life of a token."""
+
 TRIES = 4
 """How often the authority is asked for a token before the run ends."""
+
+MANAGED_TRIES = 5
+"""The same for a managed identity: 90 s in all, since its endpoint may be gone for 70 while it is updated (HTTP 410).
+
+Source: learn.microsoft.com, "How to use managed identities on a VM to acquire an access token", section Retry guidance.
+"""
+
+PASSING_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+"""What may be gone with another try, beside 5xx."""
+
+MANAGED_PASSING_STATUS = PASSING_STATUS | {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
+"""The same for a managed identity: 404 while its endpoint starts, 410 while it is updated; source as above."""
+
+LONGEST_WAIT = 300.0
+"""Seconds that are waited for a Retry-After at most; whoever asks for more is asked again then all the same."""
 
 TRANSIENT = {"temporarily_unavailable", "server_error"}
 """OAuth errors (RFC 6749 4.1.2.1, and Entra ID's) that may be gone with another try."""
@@ -66,7 +89,7 @@ class SignIn(AuthBase):
         self,
         config: Config,
         endpoints: Endpoints,
-        session: requests.Session,
+        session: Session,
         *,
         log: logging.Logger,
         wait: float = Patience.sign_in,
@@ -74,7 +97,7 @@ class SignIn(AuthBase):
     ) -> None:
         self._config = config
         self._endpoints = endpoints
-        self._session = session
+        self._witness = Witness(session)
         self._log = log
         self._wait = wait
         self._clock = clock
@@ -93,8 +116,11 @@ class SignIn(AuthBase):
     @property
     def authority(self) -> str:
         """Who gives the tokens, for messages."""
-        managed = self.method == "managed_identity"
-        return "this machine's managed identity endpoint" if managed else self._endpoints.authority_url
+        return "this machine's managed identity endpoint" if self._is_managed else self._endpoints.authority_url
+
+    @property
+    def _is_managed(self) -> bool:
+        return self.method == "managed_identity"
 
     @override
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -122,18 +148,18 @@ class SignIn(AuthBase):
         with self._lock:
             if self._token is None or self._clock() >= self._reuse_until:
                 result = self._acquire_with_retries()
-                life = float(result.get("expires_in") or 0)
+                life = _seconds(result.get("expires_in"))
                 self._token = result["access_token"]
-                self._reuse_until = self._clock() + max(life - RENEW_BEFORE_END_SECONDS, life / 2)
-                self.valid_until = datetime.fromtimestamp(time.time() + life, timezone.utc)
+                self._reuse_until = self._clock() + (max(life - RENEW_BEFORE_END_SECONDS, life / 2) or UNKNOWN_LIFE)
+                self.valid_until = datetime.fromtimestamp(time.time() + life, timezone.utc) if life else None
             return self._token
 
     def roles(self) -> frozenset[str] | None:
         """The application permissions in the token; None where it does not tell: a token is opaque by contract."""
         try:
             payload = self.token().split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return frozenset(str(role) for role in claims["roles"])
+            roles = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["roles"]
+            return frozenset([roles] if isinstance(roles, str) else [str(role) for role in roles])
         except (IndexError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -163,13 +189,13 @@ class SignIn(AuthBase):
     def _ask(self) -> Callable[[], dict[str, Any]]:
         """How MSAL is asked for a token. Making a confidential application asks the authority for its configuration."""
         config, scope = self._config, self._endpoints.token_scope
-        if self.method == "managed_identity":
+        if self._is_managed:
             identity = (
                 msal.UserAssignedManagedIdentity(client_id=config["client_id"])
                 if config.get("client_id")
                 else msal.SystemAssignedManagedIdentity()
             )
-            client = msal.ManagedIdentityClient(identity, http_client=self._session, token_cache=self._cache)
+            client = msal.ManagedIdentityClient(identity, http_client=self._witness, token_cache=self._cache)
             return partial(client.acquire_token_for_client, resource=scope.removesuffix("/.default"))
         application = msal.ConfidentialClientApplication(
             config["client_id"],
@@ -177,49 +203,93 @@ class SignIn(AuthBase):
             authority=f"{self._endpoints.authority_url}/{config['tenant_id'].strip()}",
             # The authority is the one in the settings; Microsoft's public host need not be asked about it.
             instance_discovery=False,
-            http_client=self._session,
+            http_client=self._witness,
             token_cache=self._cache,
         )
         return partial(application.acquire_token_for_client, [scope])
 
     def _acquire_with_retries(self) -> dict[str, Any]:
-        acquire = backoff.on_exception(
-            backoff.expo,
-            TryAgainError,
-            max_tries=TRIES,
-            factor=self._wait,
-            jitter=None,
-            logger=None,
-            on_backoff=lambda details: self._log.warning(
-                "Sign-in: %s Trying again in %.0f s.", details["exception"], details["wait"]
-            ),
-        )(self._acquire)
-        try:
-            return acquire()
-        except TryAgainError as error:
-            msg = f"Sign-in failed {TRIES} times: {error}"
-            raise SignInError(
-                msg, f"Check that {self.authority} can be reached from here (auth_method, proxy, firewall)."
-            ) from None
+        self._witness.outcome = None
+        tries = MANAGED_TRIES if self._is_managed else TRIES
+        for tried in range(1, tries + 1):
+            try:
+                return self._acquire()
+            except TryAgainError as error:
+                failure = error
+            if tried < tries:
+                wait = max(self._wait * 2 ** (tried - 1), min(failure.wait or 0.0, LONGEST_WAIT))
+                self._log.warning("Sign-in: %s Trying again in %.0f s.", failure, wait)
+                time.sleep(wait)
+        msg = f"Sign-in failed {tries} times: {failure}"
+        advice = f"Check that {self.authority} can be reached from here (auth_method, proxy, firewall)."
+        raise SignInError(msg, failure.advice or advice)
 
     def _acquire(self) -> dict[str, Any]:
+        """Ask for a token once.
+
+        Raises:
+            TryAgainError: Another try may bring one.
+            TapError: None will.
+        """
         try:
             result = self._ask()
-        except requests.exceptions.SSLError as error:
-            raise SignInError(certificate_error(self.authority, error)) from None
-        except (requests.RequestException, MsalServiceError) as error:
-            reason = str(error) if isinstance(error, MsalServiceError) else type(error).__name__
-            msg = f"{self.authority} could not be reached, or gave no answer of use ({reason})."
-            raise TryAgainError(msg) from None
-        except ValueError as error:
-            raise self._refused_or_unavailable(error) from None
-        if "access_token" in result:
-            return result
-        if result.get("error") in TRANSIENT:
-            raise TryAgainError(printable(result.get("error_description") or result["error"], 200))
-        raise self._refused(result)
+        except TapError:  # of a credential's file, which MSAL has us read
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever MSAL makes of it: what happened, the session saw
+            raise self._why({}, error) from None
+        if isinstance(result.get("access_token"), str) and result["access_token"]:
+            return dict(result)
+        raise self._why(result, None)
 
-    def _refused(self, result: dict[str, Any]) -> SignInError:
+    def _why(self, result: Mapping[str, Any], error: Exception | None) -> Exception:
+        """Why there is no token, by what the session saw last.
+
+        Args:
+            result: What MSAL returned instead.
+            error: What it raised.
+        """
+        outcome = self._witness.outcome
+        if isinstance(outcome, requests.Response):
+            return self._why_answered(outcome, result, error)
+        if outcome is not None:
+            fault = network_fault(outcome, self.authority, self._witness.timeout)
+            if fault.may_pass:
+                return TryAgainError(fault.what, advice=fault.advice)
+            return SignInError(fault.what, fault.advice)
+        said = result.get("error_description") or result.get("error") or f"{type(error).__name__}: {error}"
+        msg = f"Sign-in failed before any call was made: {printable(said, 200)}."
+        return SignInError(msg, f"Check the settings of auth_method {self.method}.")
+
+    def _why_answered(
+        self, response: requests.Response, result: Mapping[str, Any], error: Exception | None
+    ) -> Exception:
+        """The same, where there was an answer: its status and its body decide, not what MSAL makes of them."""
+        status, document = response.status_code, _document(response)
+        passing = MANAGED_PASSING_STATUS if self._is_managed else PASSING_STATUS
+        refusal = document if "error" in document else result
+        said = printable(refusal.get("error_description") or refusal.get("error") or response.reason or "", 200)
+        if status in passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR or refusal.get("error") in TRANSIENT:
+            what = f"{self.authority} answered HTTP {status}: {said.rstrip('.')}."
+            return TryAgainError(what, wait=seconds_to_wait(response.headers))
+        if status >= HTTPStatus.BAD_REQUEST and "error" in refusal:
+            return self._refused(refusal)
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            msg = (
+                f"{self.authority} answered HTTP {status}: redirects are not followed, since the secret would go along."
+            )
+            return SignInError(
+                msg, "Set authority_url to the host itself, or sign in at the network's own portal first."
+            )
+        if status >= HTTPStatus.BAD_REQUEST:
+            msg = f"Sign-in failed: {self.authority} answered HTTP {status}, and does not know the tenant."
+            return SignInError(msg, "Check tenant_id, cloud and authority_url.")
+        if error is not None and "token_endpoint" in document:
+            # The authority has said where it gives tokens, and was not asked for one.
+            msg = f"Sign-in failed before a token was asked for: {printable(f'{type(error).__name__}: {error}', 200)}."
+            return SignInError(msg, f"Check the settings of auth_method {self.method}.")
+        return TryAgainError(f"the answer of {self.authority} was not what it should be.")
+
+    def _refused(self, result: Mapping[str, Any]) -> SignInError:
         """The error for a refusal, without a client id that is not one.
 
         Entra ID quotes it, and it may be the secret under the wrong name.
@@ -229,13 +299,53 @@ class SignIn(AuthBase):
             description = description.replace(client_id, "…")
         return sign_in_error({**result, "error_description": description})
 
-    def _refused_or_unavailable(self, error: ValueError) -> Exception:
-        """What MSAL's ValueError means: it hides the authority's answer in its context."""
-        answer = str(error.__context__ or error)
-        if found := re.search(r"AADSTS\d+[^\"\\\r\n]*", answer):
-            return sign_in_error({"error_description": found.group()})
-        if "HTTP status: 4" in answer:
-            return SignInError(
-                "Sign-in failed: the authority does not know the tenant.", "Check tenant_id, cloud and authority_url."
-            )
-        return TryAgainError(f"the answer of {self.authority} was not what it should be.")
+
+class Witness:
+    """The session as MSAL sees it; remembers what became of the last call.
+
+    MSAL wraps what it meets in exceptions of many types, and keeps failures in a cache of its own: only here is it
+    known what happened.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.timeout = session.timeout
+        self.outcome: requests.Response | Exception | None = None
+
+    def get(self, url: str, **kwargs: Any) -> requests.Response:
+        """As requests does it."""
+        return self._noted("GET", url, kwargs)
+
+    def post(self, url: str, **kwargs: Any) -> requests.Response:
+        """As requests does it."""
+        return self._noted("POST", url, kwargs)
+
+    def close(self) -> None:
+        """As requests does it."""
+        self._session.close()
+
+    def _noted(self, method: str, url: str, kwargs: dict[str, Any]) -> requests.Response:
+        try:
+            self.outcome = response = self._session.request(method, url, **kwargs)
+        except Exception as error:
+            self.outcome = error
+            raise
+        return response
+
+
+def _document(response: requests.Response) -> Mapping[str, Any]:
+    """The JSON object of an answer; empty where there is none."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _seconds(value: object) -> float:
+    """The life of a token, as an answer says it; 0.0 where it says none that can be."""
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return 0.0
+    return seconds if 0 < seconds <= LONGEST_LIFE else 0.0

@@ -18,7 +18,8 @@ import requests
 from tap_mde_kbs import settings
 from tap_mde_kbs.api.auth import SignIn
 from tap_mde_kbs.api.governor import Governor
-from tap_mde_kbs.api.http import GovernedAdapter, is_certificate_error, path_of, shown_path
+from tap_mde_kbs.api.http import GovernedAdapter, path_of, shown_path
+from tap_mde_kbs.api.network import network_fault
 from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.errors import (
     API_REMEDIES,
@@ -30,7 +31,6 @@ from tap_mde_kbs.errors import (
     Stopped,
     TryAgainError,
     api_reason,
-    certificate_error,
     is_own_404,
 )
 
@@ -41,15 +41,6 @@ if TYPE_CHECKING:
     from backoff.types import Details
 
     from tap_mde_kbs.patience import Patience
-
-RETRIED = (
-    TryAgainError,
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-)
-"""What another try may fix. A 429 is not among them: the adapter waits until it is over."""
 
 REMEDIES: Mapping[int, str] = {
     HTTPStatus.UNAUTHORIZED: "token",
@@ -206,25 +197,29 @@ class Client:
         """
         ask = backoff.on_exception(
             backoff.expo,
-            RETRIED,
+            TryAgainError,
             max_tries=tries,
             factor=self.patience.retry,
             jitter=backoff.full_jitter,
-            giveup=is_certificate_error,
             on_backoff=self._count_retry,
             logger=None,
         )(self._get)
         try:
             return ask(path, params, permission, advice)
-        except RETRIED as error:
-            if is_certificate_error(error):
-                raise NoAnswerError(self._reason(error)) from None
-            msg = self._reason(error) if tries == 1 else f"{self._reason(error)} Tried {tries} times."
-            raise NoAnswerError(msg, API_REMEDIES["no answer"].advice) from None
+        except TryAgainError as error:
+            msg = str(error) if tries == 1 else f"{error} Tried {tries} times."
+            raise NoAnswerError(msg, error.advice or API_REMEDIES["no answer"].advice) from None
 
     def _get(self, path: str, params: Mapping[str, Any] | None, permission: str, advice: str | None) -> Any:
         """Make a call once; its body is read and parsed within a try, so that one that is cut is asked for again."""
-        response = self.session.get(f"{self.endpoints.api_url}{path}", params=params)
+        api_url = self.endpoints.api_url
+        try:
+            response = self.session.get(f"{api_url}{path}", params=params)
+        except requests.RequestException as error:
+            fault = network_fault(error, api_url, self.timeout)
+            if fault.may_pass:
+                raise TryAgainError(fault.what, advice=fault.advice) from None
+            raise NoAnswerError(fault.what, fault.advice) from None
         status = response.status_code
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
             raise TryAgainError(_refusal(response))
@@ -238,18 +233,7 @@ class Client:
 
     def _count_retry(self, details: Details) -> None:
         self.retries += 1
-        self._log.debug("Trying again in %.1f s: %s", details.get("wait", 0.0), self._reason(details.get("exception")))
-
-    def _reason(self, error: BaseException | None) -> str:
-        """Why there was no answer of use, as a sentence."""
-        url = self.endpoints.api_url
-        if isinstance(error, TryAgainError):
-            return str(error)
-        if isinstance(error, requests.exceptions.Timeout):
-            return f"{url} gave no answer within {self.timeout} s (request_timeout_seconds)."
-        if error is not None and is_certificate_error(error):
-            return certificate_error(url, error)
-        return f"The connection to {url} broke or could not be made ({type(error).__name__})."
+        self._log.debug("Trying again in %.1f s: %s", details.get("wait", 0.0), details.get("exception"))
 
 
 def records_of(document: object, path: str, *, has_id: bool) -> list[dict[str, Any]]:

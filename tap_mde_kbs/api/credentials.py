@@ -5,6 +5,7 @@ Reads files, and makes no call. Must not know what happens with a token afterwar
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -31,24 +33,34 @@ if TYPE_CHECKING:
 
 Config: TypeAlias = Mapping[str, Any]
 
+_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
+_BASE64 = re.compile(r"MII[A-Za-z0-9+/=\s]+")
+"""What base64 makes of the beginning of a PFX."""
+
+_ASN1_SEQUENCE = b"\x30"
+"""What a PFX begins with."""
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Byte order marks."""
+
 
 def certificate(config: Config) -> dict[str, str]:
     """MSAL's credential for `auth_method: certificate`: the key, and the chain to be sent as x5c, leaf first.
 
     Raises:
         SettingsError: The file holds no pair of RSA key and certificate, the passphrase is wrong, or the certificate is
-            not valid now.
+            not valid now. The text says what is in the file, and what is lacking.
     """
     path = Path(config["certificate_file"])
-    passphrase = config.get("certificate_passphrase") or None
+    passphrase = (config.get("certificate_passphrase") or "").encode() or None
+    content = _read(path, "certificate_file")
+    read = _read_pem if b"-----BEGIN" in content else _read_pfx
     try:
-        content = path.read_bytes()
-        read = _read_pem if b"-----BEGIN" in content else _read_pfx
-        key, chain = read(content, passphrase.encode() if passphrase else None)
-    except OSError as error:
-        msg = f"The file {path} given as certificate_file can't be read: {error.strerror}."
-        raise SettingsError(msg, "Check the path and its permissions.") from None
-    except (ValueError, TypeError):
+        key, chain = read(content, passphrase)
+    except _LackingError as lacking:
+        msg = f"The file {path} given as certificate_file {lacking}."
+        raise SettingsError(msg, "It must be a PEM file with key and certificate, or a PFX file.") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         msg = f"The file {path} given as certificate_file can't be opened" + (
             " with certificate_passphrase." if passphrase else ": it may need certificate_passphrase."
         )
@@ -65,16 +77,22 @@ def federated_token(config: Config) -> dict[str, Callable[[], str]]:
     """MSAL's credential for `auth_method: federated_token`: a function that reads the file at each renewal.
 
     Raises:
-        SettingsError: The file can't be read; MSAL, which calls the function later, gets this too.
+        SettingsError: The file can't be read, or holds no token; MSAL, which calls the function later, gets this too.
     """
-    path = Path(config.get("federated_token_file") or os.environ[FEDERATED_TOKEN_VARIABLE])
+    by_setting = config.get("federated_token_file")
+    path = Path(by_setting or os.environ[FEDERATED_TOKEN_VARIABLE])
+    name = "federated_token_file" if by_setting else FEDERATED_TOKEN_VARIABLE
 
     def read() -> str:
-        try:
-            return path.read_text().strip()
-        except OSError as error:
-            msg = f"The file {path} given as federated_token_file can't be read: {error.strerror}."
-            raise SettingsError(msg, "Check the path and its permissions.") from None
+        content = _read(path, name)
+        if not content.strip():
+            msg = f"The file {path} given as {name} is empty."
+            raise SettingsError(msg, "Whoever issues the token has not written it yet, or elsewhere.")
+        token = _text(content).strip()
+        if not _JWT.fullmatch(token):
+            msg = f"The file {path} given as {name} holds no token: three parts in base64url with dots between them."
+            raise SettingsError(msg, "Correct the path, or have the token written alone, as plain text.")
+        return token
 
     read()  # so that a file that is not there is found before any call
     return {"client_assertion": read}
@@ -88,22 +106,92 @@ CREDENTIALS: Mapping[str, Callable[[Config], Any]] = {
 """What MSAL takes as `client_credential`, by `auth_method`; a managed identity has none."""
 
 
+class _LackingError(Exception):
+    """Of a file that was read: what is in it, and what is lacking, as a clause."""
+
+
+def _read(path: Path, name: str) -> bytes:
+    """The content of a credential's file.
+
+    Raises:
+        SettingsError: It can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else "that is no path"
+        msg = f"The file {path} given as {name} can't be read: {reason}."
+        raise SettingsError(msg, "Check the path and its permissions.") from None
+
+
+def _text(content: bytes) -> str:
+    """What a text file says, whatever Windows or an editor made of it: a byte order mark tells."""
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding, errors="replace")
+    return content.decode(errors="replace")
+
+
 def _read_pem(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes, list[x509.Certificate]]:
-    block = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", content, re.DOTALL)
+    block = re.search(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", content, re.DOTALL)
+    has_certificate = b"-----BEGIN CERTIFICATE-----" in content
     if not block:
-        raise ValueError
+        if b"PRIVATE KEY-----" in content:
+            msg = "holds a private key that has no end"
+        elif has_certificate:
+            msg = "holds a certificate, and no private key"
+        else:
+            msg = "holds neither a private key nor a certificate"
+        raise _LackingError(msg)
+    if not has_certificate:
+        msg = "holds a private key, and no certificate"
+        raise _LackingError(msg)
     encrypted = b"ENCRYPTED" in block.group()
-    return (
-        load_pem_private_key(block.group(), passphrase if encrypted else None),
-        x509.load_pem_x509_certificates(content),
-    )
+    try:
+        key = load_pem_private_key(block.group(), passphrase if encrypted else None)
+    except (ValueError, TypeError):
+        if encrypted:
+            raise  # by the passphrase
+        msg = "holds a private key that is damaged"
+        raise _LackingError(msg) from None
+    try:
+        return key, x509.load_pem_x509_certificates(content)
+    except ValueError:
+        msg = "holds a certificate that is damaged"
+        raise _LackingError(msg) from None
 
 
 def _read_pfx(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes, list[x509.Certificate]]:
+    """Read a PFX file, or say what the file is instead."""
+    if not content.strip():
+        msg = "is empty"
+        raise _LackingError(msg)
+    text = _text(content).strip()
+    if "-----BEGIN" in text:
+        msg = "is PEM in UTF-16: save it as UTF-8"
+        raise _LackingError(msg)
+    if _BASE64.fullmatch(text):
+        msg = "is base64, as Key Vault exports a PFX: decode it into a file first (base64 --decode)"
+        raise _LackingError(msg)
+    if _is_certificate(content):
+        msg = "holds a certificate alone (DER), and no private key"
+        raise _LackingError(msg)
+    if not content.startswith(_ASN1_SEQUENCE):
+        msg = "is neither PEM nor PFX"
+        raise _LackingError(msg)
     key, leaf, others = pkcs12.load_key_and_certificates(content, passphrase)
     if key is None or leaf is None:
-        raise ValueError
+        msg = f"is a PFX without a {'private key' if key is None else 'certificate of its key'}"
+        raise _LackingError(msg)
     return key, [leaf, *others]
+
+
+def _is_certificate(content: bytes) -> bool:
+    try:
+        x509.load_der_x509_certificate(content)
+    except ValueError:
+        return False
+    return True
 
 
 def _leaf(path: Path, key: PrivateKeyTypes, chain: list[x509.Certificate]) -> x509.Certificate:

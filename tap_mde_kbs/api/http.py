@@ -6,7 +6,6 @@ Knows the governor, and must not know tokens, streams or what an answer means.
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
 import time
 from datetime import datetime, timezone
@@ -167,11 +166,6 @@ def path_of(response: requests.Response) -> str:
 def shown_path(path: str) -> str:
     """A path as a message shows it: without its query, and of a length to read."""
     return printable(path.partition("?")[0], 160)
-
-
-def is_certificate_error(error: BaseException) -> bool:
-    """Whether the server's certificate was refused: no other try helps."""
-    return isinstance(error, requests.exceptions.SSLError) and ssl.SSLCertVerificationError.__name__ in repr(error)
 
 
 def _body(response: requests.Response) -> bytes:

@@ -38,12 +38,12 @@ class Session(requests.Session):
             msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
             raise SettingsError(msg, "Correct or unset it.")
         self.trust_env = False
-        self._timeout = timeout
+        self.timeout = timeout
         for prefix in ("https://", "http://"):
             self.mount(prefix, BoundedAdapter())
 
     @override
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", self._timeout)
+        kwargs.setdefault("timeout", self.timeout)
         kwargs["allow_redirects"] = False  # not a default: requests' own `get` asks for them
         return super().request(method, url, *args, **kwargs)

@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from tap_mde_kbs.api.http import is_certificate_error
+from tap_mde_kbs.api.network import network_fault
 from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.errors import (
     API_REMEDIES,
@@ -25,7 +25,6 @@ from tap_mde_kbs.errors import (
     ExpiredLinkError,
     NotFoundError,
     ShapeError,
-    certificate_error,
     printable,
 )
 
@@ -89,8 +88,9 @@ class Downloader:
         except zlib.error:
             msg = f"{where} is damaged: no gzip, or its checksum is wrong"
         except (requests.RequestException, HTTPError) as error:
-            if is_certificate_error(error):
-                raise ApiError(certificate_error(where, error)) from None
+            fault = network_fault(error, where, self._timeout)
+            if not fault.may_pass:
+                raise ApiError(fault.what, fault.advice) from None
             msg = f"{where} did not come whole ({type(error).__name__})"
         raise BrokenFileError(msg)
 

@@ -21,7 +21,7 @@ TAP = (
     "api.client",
     "api.auth",
     "api.session api.credentials",
-    "api.http",
+    "api.http api.network",
     "api.governor",
     "progress",
     "sweep.machine_list",
