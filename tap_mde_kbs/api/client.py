@@ -132,7 +132,7 @@ class Client:
         session = Session(self.endpoints.api_url, self.timeout)
         session.auth = self.sign_in
         session.headers.update({"Accept": "application/json", "User-Agent": str(self._config["user_agent"])})
-        session.mount(self.endpoints.api_url, GovernedAdapter(self.governor, self.parallel))
+        session.mount(self.endpoints.api_url, GovernedAdapter(self.governor, self.parallel, self._log.warning))
         for path, governor in self._own_quotas.items():
             self._mount(session, path, governor)
         return session
@@ -151,7 +151,7 @@ class Client:
             self._mount(self.session, path, governor)
 
     def _mount(self, session: Session, path: str, governor: Governor) -> None:
-        session.mount(f"{self.endpoints.api_url}{path}", GovernedAdapter(governor, 1))
+        session.mount(f"{self.endpoints.api_url}{path}", GovernedAdapter(governor, 1, self._log.warning))
 
     def stop(self) -> None:
         """End the run: its time is over. Whoever waits for a quota is woken."""

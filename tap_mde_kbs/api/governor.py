@@ -90,6 +90,12 @@ class Governor:
             now = self._now()
             return max(0.0, self._earliest(self._paused_until) - now)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the server has asked everybody to wait, and that is not over."""
+        with self._changed:
+            return self._now() < self._paused_until
+
     def sent(self) -> None:
         """Count a call that goes out now, in every window."""
         with self._changed:

@@ -22,7 +22,7 @@ from tap_mde_kbs.errors import API_REMEDIES, NoAnswerError, ShapeError, printabl
 from tap_mde_kbs.signals import signals_held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 MAX_ANSWER_BYTES = 128 * 2**20
 """Four times a page of 10,000 machines with all that is known of them."""
@@ -38,6 +38,12 @@ MOST_REFUSALS = 10
 
 LONGEST_REFUSAL_SECONDS = 2 * 3600.0
 """Twice the longest window of the quota: whoever is refused for longer is not refused for the quota."""
+
+LONG_WAIT = 20.0
+"""Seconds without a word that a person at a terminal wonders about."""
+
+SECONDS_BETWEEN_WORDS = 600.0
+"""Where many short waits follow each other, how often they are spoken of."""
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 """Where a call brings no timeout of its own."""
@@ -136,16 +142,21 @@ class GovernedAdapter(BoundedAdapter):
     Args:
         governor: The quota of the calls that go through this adapter.
         connections: How many connections are kept open.
+        tell: Is given a sentence about a wait that is long.
     """
 
-    def __init__(self, governor: Governor, connections: int) -> None:
+    def __init__(self, governor: Governor, connections: int, tell: Callable[[str], None]) -> None:
         self.governor = governor
+        self._tell = tell
+        self._told_until = 0.0
+        self._telling = threading.Lock()
         super().__init__(pool_connections=1, pool_maxsize=connections)
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         refusals, served, began = 0, self.governor.served, time.monotonic()
         while True:
+            self._announce(self.governor.delay(), time.monotonic() - began if refusals else 0.0)
             self.governor.acquire()
             response = super().send(request, *args, **kwargs)
             if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
@@ -156,6 +167,24 @@ class GovernedAdapter(BoundedAdapter):
             are_others_served = refusals >= MOST_REFUSALS and self.governor.served - served >= MOST_REFUSALS
             if are_others_served or time.monotonic() - began > LONGEST_REFUSAL_SECONDS:
                 return response
+
+    def _announce(self, seconds: float, waited: float) -> None:
+        """Say once that calls wait for long: those of other threads wait for the same.
+
+        Args:
+            seconds: How long the next call is to wait.
+            waited: How long this one was refused before.
+        """
+        now = time.monotonic()
+        if seconds + waited < LONG_WAIT:
+            return
+        with self._telling:
+            if now + seconds <= self._told_until + LONG_WAIT:
+                return
+            self._told_until = now + max(seconds, SECONDS_BETWEEN_WORDS)
+        why = "The API refuses calls (HTTP 429)" if self.governor.is_paused else "The quota is used up"
+        so_far = f", for {waited:.0f} s so far" if waited >= 1 else ""
+        self._tell(f"{why}{so_far}: the next goes out in {seconds:.0f} s.")
 
 
 def path_of(response: requests.Response) -> str:

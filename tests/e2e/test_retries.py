@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mde_simulator import Fault, Fleet
+from tap_mde_kbs.api import http
 from tap_mde_kbs.api.auth import SignIn
+from tap_mde_kbs.api.client import Client
 from tap_mde_kbs.api.session import Session
-from tap_mde_kbs.settings import endpoints
+from tap_mde_kbs.settings import DEFAULTS, endpoints
 from tests.support.contract import answers_of
-from tests.support.singer import HURRIED, Messages, Target, lacking, run_tap
+from tests.support.singer import HURRIED, UNLIMITED, Messages, Target, lacking, run_command, run_tap, trust
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +92,49 @@ def test_more_429s_than_tries_fail_nothing(simulate: StartSimulator, tmp_path: P
     simulator = simulate(3, faults=[Fault("throttled", path=KBS, times=4, seconds=1)])
     messages = right(tmp_path, simulator, config=ONE_AT_A_TIME)
     assert "throttled 4 times" in messages.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [[], ["--test"]], ids=["a run", "--test"])
+def test_a_long_wait_is_said_once_with_its_length(simulate: StartSimulator, tmp_path: Path, options: list[str]) -> None:
+    """While the list is read; 25 seconds are long for whoever sits before it."""
+    simulator = simulate(4, faults=[Fault("throttled", path=LIST, times=1, seconds=25)])
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(simulator.config))
+    done = run_command(tmp_path, "--config", str(config), *options, environ=trust(simulator))
+    assert done.status == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "429" in line]
+    assert len(said) == 1
+    assert re.search(r"The API refuses calls \(HTTP 429\): the next goes out in 2[45] s\.", said[0])
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds", "threads", "said"),
+    [
+        (1, 2, 4, r"The API refuses calls \(HTTP 429\): the next goes out in [12] s\."),
+        (4, 1, 1, r"The API refuses calls \(HTTP 429\)(, for 1 s so far)?: the next goes out in 1 s\."),
+    ],
+)
+def test_those_who_wait_for_the_same_say_it_once(  # noqa: PLR0917 - fixtures and parameters
+    simulate: StartSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    times: int,
+    seconds: int,
+    threads: int,
+    said: str,
+) -> None:
+    """All threads, and all refusals of one call; what is long is a second and a half here."""
+    simulator = simulate(4, faults=[Fault("throttled", path=KBS, times=times, seconds=seconds)])
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", simulator.environment["REQUESTS_CA_BUNDLE"])
+    monkeypatch.setattr(http, "LONG_WAIT", 1.5)
+    config = {**simulator.config, **UNLIMITED, "token_scope": f"{simulator.url}/.default"}
+    client = Client({**DEFAULTS, **config}, logging.getLogger("test"), HURRIED)
+    paths = [f"/api/machines/{machine_id}/getmissingkbs" for machine_id in simulator.fleet.listed()]
+    with ThreadPoolExecutor(threads) as pool, caplog.at_level(logging.WARNING, logger="test"):
+        assert len(list(pool.map(lambda path: client.get(path, permission=""), paths))) == 4
+    [line] = caplog.messages
+    assert re.fullmatch(said, line)
 
 
 def test_a_404_that_passes_is_not_believed(simulate: StartSimulator, tmp_path: Path) -> None:
