@@ -17,6 +17,7 @@ import idna
 import requests
 
 from tap_mde_kbs.errors import AddressError
+from tap_mde_kbs.given import AROUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,9 +30,6 @@ SIGN_IN_TAIL = re.compile(r"(/oauth2)?(/v2\.0)?(/token|/authorize|/\.well-known/
 
 LONGEST_HOST = 253
 """Characters of a host's name: RFC 1035, section 2.3.4, without the two of its wire form."""
-
-_AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff"
-"""What a copy leaves around a value: blanks, line ends, characters without a width."""
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NOT_IN_A_PATH = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]|%(?![0-9A-Fa-f]{2})")
@@ -98,8 +96,8 @@ def https_url(text: str) -> str:
 
 def _checked(text: str) -> str:
     """The text without what is around it; nothing that a parser would drop or take for something else is in it."""
-    text = text.strip(_AROUND)
-    if re.search(r"[\x00-\x20\x7f-\xa0\\]", text) or any(character in text for character in _AROUND):
+    text = text.strip(AROUND)
+    if re.search(r"[\x00-\x20\x7f-\xa0\\]", text) or any(character in text for character in AROUND):
         msg = f"{_IT_MUST}, no blank, backslash or control character in it"
         raise AddressError(msg)
     if "://" not in text:

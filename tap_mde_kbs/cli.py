@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -18,6 +19,7 @@ from typing_extensions import override
 
 from tap_mde_kbs.doctor import Line
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, printable
+from tap_mde_kbs.given import decoded
 from tap_mde_kbs.signals import hold_signals
 from tap_mde_kbs.streams import STREAMS
 from tap_mde_kbs.tap import TapMdeKbs
@@ -53,10 +55,12 @@ class CommandLine(TapMdeKbs):
     @classmethod
     @override
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> _ConfigInput:
+        """Read the config files ourselves: the SDK's messages name neither the file nor what to do."""
+        config: dict[str, Any] = {}
         for path in value:
             if path != "ENV":
-                read_json_file(path, "--config")
-        return super().cb_config(ctx, param, value)
+                config |= read_json_file(path, "--config")
+        return _ConfigInput(config, parse_env="ENV" in value)
 
     @classmethod
     @override
@@ -100,9 +104,10 @@ class JsonFile(click.ParamType[io.StringIO]):
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> io.StringIO:
-        document = read_json_file(value, f"--{self._option}")
+        option = f"--{self._option}"
+        document = state_in(value, option) if self._option == "state" else read_json_file(value, option)
         if fault := FILE_CHECKS[self._option](document):
-            msg = f"The file {value} given as --{self._option} is not a {self._option}: {fault}."
+            msg = f"The file {value} given as {option} is not a {self._option}: {fault}."
             raise FileError(msg, ADVICE[self._option])
         return io.StringIO(json.dumps(document))
 
@@ -113,19 +118,78 @@ def read_json_file(path: str, option: str) -> dict[str, Any]:
     Raises:
         FileError: it can't be read, is not JSON, or no object.
     """
+    return _object(_text(path, option), path, option)
+
+
+def state_in(path: str, option: str) -> dict[str, Any]:
+    """The state in a file: a state, a STATE message, or what a target wrote, a line each, of which the last counts.
+
+    An empty file is no state: so a shell leaves it after a night that wrote none. A last line that was cut, by whatever
+    killed the target, is left out: the one before it is true as well.
+
+    Raises:
+        FileError: it can't be read, or there is no state in it.
+    """
+    text = _text(path, option)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines or text.strip() == "null":
+        return {}
+    documents: list[dict[str, Any]] = []
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        msg = f"The file {path} given as {option} can't be read: {error.strerror}."
+        documents.append(_object(text, path, option))
+    except FileError as error:
+        for line in lines if len(lines) > 1 else ():
+            with contextlib.suppress(FileError):
+                documents.append(_object(line, path, option))
+        is_cut = len(documents) == len(lines) - 1 and not _is_json(lines[-1])
+        if not documents or (len(documents) < len(lines) and not is_cut):
+            raise error from None
+    return _unwrapped(documents[-1])
+
+
+def _unwrapped(document: dict[str, Any]) -> dict[str, Any]:
+    """The state in a STATE message, or in what `meltano state get` prints."""
+    for key in ("value", "completed", "singer_state"):
+        if "bookmarks" not in document and isinstance(document.get(key), dict):
+            document = document[key]
+    return document
+
+
+def _text(path: str, option: str) -> str:
+    """What is in a text file."""
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else "that is no path"
+        msg = f"The file {path} given as {option} can't be read: {reason}."
         raise FileError(msg, "Check the path.") from None
+    try:
+        return decoded(content)
+    except UnicodeDecodeError:
+        msg = f"The file {path} given as {option} is no text in UTF-8 or UTF-16."
+        raise FileError(msg, "Save it as UTF-8.") from None
+
+
+def _object(text: str, path: str, option: str) -> dict[str, Any]:
+    advice = ADVICE[option.lstrip("-")]
+    try:
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         msg = f"The file {path} given as {option} is not JSON{where}."
-        raise FileError(msg, ADVICE[option.lstrip("-")]) from None
+        raise FileError(msg, advice) from None
     if not isinstance(document, dict):
         msg = f"The file {path} given as {option} holds no JSON object."
-        raise FileError(msg, ADVICE[option.lstrip("-")])
+        raise FileError(msg, advice)
     return document
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _state_fault(state: dict[str, Any]) -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from dotenv import find_dotenv, load_dotenv
 from jsonschema import Draft202012Validator
 from singer_sdk import typing as th
-from singer_sdk.configuration._dict_config import parse_environment_config
 
 from tap_mde_kbs import addresses
 from tap_mde_kbs.errors import AddressError, SettingsError
+from tap_mde_kbs.given import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 PACKAGE = "tap-mde-kbs"
 ENVIRONMENT_PREFIX = "TAP_MDE_KBS_"
@@ -73,6 +72,8 @@ DEFAULT_CREDENTIAL = "client_secret"
 
 PER_MACHINE, EXPORT, EXPORT_JSON = SOURCES = ("per_machine", "export", "export_json")
 """Where the missing KBs come from: `missing_kbs_source`."""
+
+_IN_A_HEADER = re.compile(r"[\x20-\x7e]+")
 
 LONGEST_RUN_MINUTES = 366 * 24 * 60
 """More than a year is a slip of the pen, and more than a timer takes."""
@@ -282,43 +283,51 @@ SECRETS = tuple(name for name, setting in SCHEMA["properties"].items() if settin
 """The settings whose values nobody should read."""
 
 
-def from_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that environment variables, or a `.env` at or above the working folder, give.
+def read(
+    config: Mapping[str, Any], schema: Mapping[str, Any], *, with_environment: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings with their values, however they are written; what the environment gives goes before `config`.
 
-    The SDK looks for `.env` beside its own code and lets it override the environment; here it is looked
-    for where people put it, and the environment goes first.
+    Args:
+        config: What config files give, or a program.
+        schema: Of all settings, those of the SDK included.
+        with_environment: Whether the environment and a `.env` in the working folder are read, too.
+
+    Returns:
+        The settings, and those whose values can't be read: by name, what they must be.
 
     Raises:
-        SettingsError: for a number or an object that is none.
+        FileError: There is a `.env`, and it can't be read.
     """
-    load_dotenv(find_dotenv(usecwd=True), override=False)
-    converted: dict[str, Any] = {}
-    for name, prop in schema["properties"].items():
-        variable = ENVIRONMENT_PREFIX + name.upper()
-        for kind, convert in (("integer", int), ("number", float), ("object", json.loads)):
-            if variable in os.environ and kind in prop.get("type", ()):
-                try:
-                    converted[name] = convert(os.environ[variable])
-                except ValueError:
-                    form = "an object in JSON" if kind == "object" else f"of type {kind}"
-                    msg = f"The environment variable {variable} is not {form}."
-                    raise SettingsError(msg, "Correct or unset it.") from None
-    return {
-        **parse_environment_config(dict(schema), ENVIRONMENT_PREFIX, dotenv_path=os.devnull),
-        **converted,
-    }
+    reader = Reader(schema, exact=frozenset({"certificate_passphrase"}), prefix=ENVIRONMENT_PREFIX)
+    return reader.read({**config, **(reader.environment() if with_environment else {})})
 
 
-def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], schema: Mapping[str, Any], unreadable: Mapping[str, str]) -> None:
     """Refuse settings that are unknown, missing, of a wrong type, or that do not belong together.
 
     Values are never quoted: one of them may be a secret that was put under the wrong name.
 
+    Args:
+        config: The settings that could be read.
+        schema: Of all settings.
+        unreadable: The others, by name: what they must be.
+
     Raises:
         SettingsError: names each, with what to do.
     """
-    if problems := [*_problems(config, schema)]:
+    problems = [
+        f"The setting {name} ({variable(name)} in the environment) is not valid: it must be {rule}."
+        for name, rule in unreadable.items()
+    ]
+    problems += _problems(config, schema, unreadable)
+    if problems:
         raise SettingsError("\n".join(problems))
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
 
 
 def endpoints(config: Mapping[str, Any]) -> Endpoints:
@@ -337,7 +346,7 @@ def endpoints(config: Mapping[str, Any]) -> Endpoints:
     )
 
 
-def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], unreadable: Collection[str]) -> Iterator[str]:
     for error in Draft202012Validator(dict(schema)).iter_errors(dict(config)):
         name = ".".join(str(part) for part in error.absolute_path)
         if error.validator == "additionalProperties" and not name:
@@ -346,24 +355,26 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[
             continue  # told below, with what the credential misses
         else:
             yield f"The setting {name or 'config'} is not valid: it must be {_rule(error)}."
-    yield from _missing(config)
+    yield from _missing(config, unreadable)
     yield from _misplaced(config)
     if isinstance(config.get("tenant_id"), str) and not _is_path_segment(config["tenant_id"]):
         yield "The setting tenant_id must be the tenant's GUID, or one of its domains."
     yield from _misdirected(config)
+    if not _IN_A_HEADER.fullmatch(str(config.get("user_agent") or "x")):
+        yield "The setting user_agent must be of printable ASCII characters, as a header is."
     scope = config.get("token_scope")
     if scope and not str(scope).endswith("/.default"):
         yield "The setting token_scope must end in /.default."
 
 
-def _missing(config: Mapping[str, Any]) -> Iterator[str]:
+def _missing(config: Mapping[str, Any], unreadable: Collection[str]) -> Iterator[str]:
     """What is required, by the credential too, and not there: in one line."""
     needed = ["tenant_id", *CREDENTIAL_SETTINGS.get(config.get("auth_method") or DEFAULT_CREDENTIAL, ((), ()))[0]]
     if config.get("auth_method") == "federated_token" and FEDERATED_TOKEN_VARIABLE not in os.environ:
         needed.append("federated_token_file")
-    missing = [key for key in needed if config.get(key) is None or not str(config[key]).strip()]
+    missing = [key for key in needed if config.get(key) is None and key not in unreadable]
     if missing:
-        names, variables = ", ".join(missing), ", ".join(ENVIRONMENT_PREFIX + key.upper() for key in missing)
+        names, variables = ", ".join(missing), ", ".join(map(variable, missing))
         yield (
             f"Missing setting{'s' if len(missing) > 1 else ''}: {names}. Set {'them' if len(missing) > 1 else 'it'} in "
             f"the config file, or {variables} with --config=ENV."

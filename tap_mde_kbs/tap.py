@@ -50,13 +50,9 @@ class TapMdeKbs(Tap):
         """Check the settings before the SDK does: its messages quote the value refused, a secret perhaps."""
         settings_schema = self.config_jsonschema
         self.append_builtin_config(settings_schema)
-        given = {
-            **(config or {}),
-            **(settings.from_environment(settings_schema) if parse_env_config else {}),
-        }
-        given = {name: value for name, value in given.items() if value is not None}
+        given, unreadable = settings.read(config or {}, settings_schema, with_environment=parse_env_config)
         if kwargs.get("validate_config", True):
-            settings.check(given, settings_schema)
+            settings.check(given, settings_schema, unreadable)
         secrets = [str(given[name]) for name in settings.SECRETS if given.get(name)]
         for handler in logging.getLogger().handlers:
             handler.addFilter(Redaction(secrets))

@@ -5,7 +5,6 @@ Reads files, and makes no call. Must not know what happens with a token afterwar
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tap_mde_kbs.errors import SettingsError
+from tap_mde_kbs.given import decoded
 from tap_mde_kbs.settings import FEDERATED_TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ _BASE64 = re.compile(r"MII[A-Za-z0-9+/=\s]+")
 
 _ASN1_SEQUENCE = b"\x30"
 """What a PFX begins with."""
-
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-"""Byte order marks."""
 
 
 def certificate(config: Config) -> dict[str, str]:
@@ -125,11 +122,11 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _text(content: bytes) -> str:
-    """What a text file says, whatever Windows or an editor made of it: a byte order mark tells."""
-    for mark, encoding in _MARKS.items():
-        if content.startswith(mark):
-            return content.decode(encoding, errors="replace")
-    return content.decode(errors="replace")
+    """What a text file says, whatever Windows or an editor made of it; nothing where it is none."""
+    try:
+        return decoded(content)
+    except UnicodeDecodeError:
+        return ""
 
 
 def _read_pem(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes, list[x509.Certificate]]:

@@ -220,17 +220,23 @@ class TestWhereSettingsComeFrom:
         assert messages.status == 0, messages.stderr
         assert user_agents(simulator) == {"from the environment"}
 
-    @pytest.mark.parametrize("below", ["", "below"])
-    def test_a_dotenv_file_is_read_at_or_above_the_working_folder(
-        self, tmp_path: Path, simulate: StartSimulator, below: str
-    ) -> None:
+    def test_a_dotenv_file_in_the_working_folder_is_read(self, tmp_path: Path, simulate: StartSimulator) -> None:
         simulator = simulate(1)
         dotenv(tmp_path, simulator, user_agent="from .env")
-        folder = tmp_path / below
-        folder.mkdir(exist_ok=True)
-        messages = run_tap(folder, None, "--config=ENV", environ=trust(simulator))
+        messages = run_tap(tmp_path, None, "--config=ENV", environ=trust(simulator))
         assert messages.status == 0, messages.stderr
         assert user_agents(simulator) == {"from .env"}
+
+    def test_a_dotenv_file_above_it_is_another_programs(self, tmp_path: Path, simulate: StartSimulator) -> None:
+        """It could name an authority, to which the secret would go."""
+        simulator = simulate(1)
+        dotenv(tmp_path, simulator, user_agent="from .env")
+        folder = tmp_path / "below"
+        folder.mkdir()
+        messages = run_tap(folder, None, "--config=ENV", environ=trust(simulator))
+        assert messages.status == 1
+        assert "Missing settings: tenant_id" in messages.last_line
+        assert list(simulator.journal) == []
 
     def test_the_environment_goes_before_the_dotenv_file(self, tmp_path: Path, simulate: StartSimulator) -> None:
         simulator = simulate(1)
@@ -239,12 +245,35 @@ class TestWhereSettingsComeFrom:
         run_tap(tmp_path, None, "--config=ENV", environ=environ)
         assert user_agents(simulator) == {"from the environment"}
 
-    def test_the_dotenv_file_may_name_the_authorities_to_trust(self, tmp_path: Path, simulate: StartSimulator) -> None:
-        """What `mde-simulator` prints can be put into one as it is."""
+    def test_of_a_dotenv_file_only_settings_count(self, tmp_path: Path, simulate: StartSimulator) -> None:
+        """Not the proxies and authorities of another program."""
         simulator = simulate(1)
-        dotenv(tmp_path, simulator, user_agent="from .env", **trust(simulator))
-        messages = run_tap(tmp_path, None, "--config=ENV")
+        other = {"HTTPS_PROXY": "http://127.0.0.1:1", "REQUESTS_CA_BUNDLE": "/nowhere", "LOGLEVEL": "DEBUG"}
+        dotenv(tmp_path, simulator, user_agent="from .env", **other)
+        messages = run_tap(tmp_path, None, "--config=ENV", environ=trust(simulator))
         assert messages.status == 0, messages.stderr
+        assert user_agents(simulator) == {"from .env"}
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+    def test_a_dotenv_file_may_be_as_windows_writes_it(
+        self, tmp_path: Path, simulate: StartSimulator, encoding: str
+    ) -> None:
+        simulator = simulate(1)
+        dotenv(tmp_path, simulator, user_agent="from .env")
+        path = tmp_path / ".env"
+        path.write_text(path.read_text().replace("\n", "\r\n"), encoding=encoding)
+        messages = run_tap(tmp_path, None, "--config=ENV", environ=trust(simulator))
+        assert messages.status == 0, messages.stderr
+        assert user_agents(simulator) == {"from .env"}
+
+    @pytest.mark.parametrize(
+        "content", ["TAP_MDE_KBS_CLIENT_ID=\xfc".encode("cp1252"), b"TAP_MDE_KBS_CLIENT_ID=a\0b\n"]
+    )
+    def test_a_dotenv_file_that_is_no_text_is_named(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / ".env").write_bytes(content)
+        messages = run_tap(tmp_path, None, "--config=ENV")
+        assert messages.status == 1
+        assert messages.last_line.startswith("The file .env in the working folder is no text in UTF-8 or UTF-16.")
 
     def test_null_is_the_same_as_not_set(self, tmp_path: Path, simulate: StartSimulator) -> None:
         simulator = simulate(1)

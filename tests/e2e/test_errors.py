@@ -102,7 +102,7 @@ class TestSettings:
             ("request_timeout_seconds", 1.5, "integer"),
             ("time_limit_minutes", 0, "Minimum 0"),
             ("max_shrink_percent", 101, "maximum 100"),
-            ("include_not_onboarded", "yes", "boolean"),
+            ("include_not_onboarded", "perhaps", "boolean"),
             ("client_id", 7, "string"),
             ("stream_maps", [], "object"),
             ("cloud", "mars", "one of commercial, gcc, gcc_high, dod"),
@@ -179,6 +179,9 @@ class TestSettings:
         assert len(messages.last_line) < 400
 
 
+STATE = {"bookmarks": {"machines": {"version": 7}}}
+
+
 def told_of_file(path: Path, option: str) -> str:
     """What is told of a file given as that option."""
     with pytest.raises(errors.FileError) as caught:
@@ -206,14 +209,14 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            (b"", "is not JSON"),
             (b'{\n "a": 1,\n}', "is not JSON (line 3, column 1)"),
-            (b"\xff\xfe\x00", "is not JSON"),
+            (b"\xff\xfe\x00", "is no text in UTF-8 or UTF-16"),
+            ('{"a": "\xfc"}'.encode("cp1252"), "is no text in UTF-8 or UTF-16"),
             (b"[" * 100_000, "is not JSON"),
             (b"[]", "holds no JSON object"),
-            (b"null", "holds no JSON object"),
+            (b"1", "holds no JSON object"),
         ],
-        ids=["empty", "comma", "binary", "deep", "list", "null"],
+        ids=["comma", "binary", "cp1252", "deep", "list", "number"],
     )
     def test_one_that_is_no_object_of_json_is_named(
         self, tmp_path: Path, option: str, content: bytes, reason: str
@@ -221,6 +224,45 @@ class TestFiles:
         path = tmp_path / "the-file.json"
         path.write_bytes(content)
         assert f"The file {path} given as --{option} {reason}" in told_of_file(path, option)
+
+    @pytest.mark.parametrize("content", [b"", b"null"])
+    def test_an_empty_catalog_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "the-file.json"
+        path.write_bytes(content)
+        assert f"The file {path} given as --catalog" in told_of_file(path, "catalog")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            json.dumps(STATE),
+            json.dumps(STATE, indent=2),
+            json.dumps({"type": "STATE", "value": STATE}) + "\n",
+            json.dumps({"completed": {"singer_state": STATE}, "partial": {}}),
+            json.dumps({"singer_state": STATE}, indent=2),
+            json.dumps({"bookmarks": {}}) + "\n\n" + json.dumps(STATE) + "\r\n",
+            json.dumps({"bookmarks": {}}) + "\n" + json.dumps({"type": "STATE", "value": STATE}),
+            json.dumps(STATE) + "\n" + json.dumps(STATE)[:20],
+        ],
+        ids=["plain", "indented", "message", "meltano", "singer_state", "lines", "messages", "cut"],
+    )
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    def test_a_state_is_read_as_targets_and_meltano_write_it(self, tmp_path: Path, text: str, encoding: str) -> None:
+        path = tmp_path / "states.jsonl"
+        path.write_text(text, encoding=encoding)
+        assert json.load(JsonFile("state").convert(str(path), None, None)) == STATE
+
+    @pytest.mark.parametrize("text", ["", "\n \n", "\ufeff", "null\n", "{}"])
+    def test_an_empty_file_is_no_state(self, tmp_path: Path, text: str) -> None:
+        """So a shell leaves it after a night that wrote none."""
+        path = tmp_path / "state.json"
+        path.write_text(text)
+        assert json.load(JsonFile("state").convert(str(path), None, None)) == {}
+
+    @pytest.mark.parametrize("text", ['{"bookmarks": {}}\nodd\n{"bookmarks": {}}', '{"bookmarks"', "{}\n[]"])
+    def test_a_state_that_is_odd_in_the_middle_is_named(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "states.jsonl"
+        path.write_text(text)
+        assert f"The file {path} given as --state is not JSON" in told_of_file(path, "state")
 
     def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
         assert_refused(run_tap(tmp_path, None, "--config", str(tmp_path)), str(tmp_path), "directory")
@@ -232,7 +274,8 @@ class TestFiles:
             {"bookmarks": {"machines": []}},
             {"bookmarks": {"missing_kbs": "x"}},
             {"bookmarks": 1},
-            {"type": "STATE", "value": {"bookmarks": {}}},
+            {"type": "STATE", "value": {"bookmarks": 1}},
+            {"type": "RECORD", "record": {"id": 1}},
         ],
     )
     def test_a_state_of_another_shape_is_refused(self, tmp_path: Path, state: dict[str, Any]) -> None:

@@ -42,8 +42,8 @@ def test_each_run_has_an_environment_and_a_folder_of_its_own(tmp_path: Path) -> 
     (tmp_path / "one" / ".env").write_text("TAP_MDE_KBS_REQUESTS_PER_HOUR=odd\n")
     by_variable = {"TAP_MDE_KBS_MAX_PARALLEL_REQUESTS": "odd"}
     odd = {
-        "PARALLEL_REQUESTS": run_command(tmp_path / "other", "--config=ENV", environ=by_variable).last_line,
-        "PER_HOUR": run_command(tmp_path / "one", "--config=ENV").last_line,
+        "PARALLEL_REQUESTS": run_command(tmp_path / "other", "--config=ENV", environ=by_variable).stderr,
+        "PER_HOUR": run_command(tmp_path / "one", "--config=ENV").stderr,
     }
     for name, said in odd.items():
         assert [other for other in odd if other in said] == [name]

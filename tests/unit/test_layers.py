@@ -29,6 +29,7 @@ TAP = (
     "sweep.pool sweep.verdict",
     "schema messages state settings",
     "addresses",
+    "given",
     "errors signals patience",
 )
 """From top to bottom; a module imports only from layers below its own (what only types need is free)."""

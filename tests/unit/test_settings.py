@@ -23,7 +23,7 @@ METHODS: dict[str, dict[str, str]] = {
 
 def problems(config: dict[str, Any]) -> list[str]:
     try:
-        settings.check(config, settings.SCHEMA)
+        settings.check(config, settings.SCHEMA, {})
     except SettingsError as error:
         return str(error).splitlines()
     return []
