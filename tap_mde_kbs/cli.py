@@ -21,7 +21,6 @@ from tap_mde_kbs.doctor import Line
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, printable
 from tap_mde_kbs.given import decoded
 from tap_mde_kbs.signals import hold_signals
-from tap_mde_kbs.streams import STREAMS
 from tap_mde_kbs.tap import TapMdeKbs
 
 
@@ -48,7 +47,7 @@ class CommandLine(TapMdeKbs):
             config=config.config,
             parse_env_config=config.parse_env,
             state=json.load(state) if state else None,
-            catalog=_with_keys(json.load(catalog)) if catalog else None,
+            catalog=json.load(catalog) if catalog else None,
         )
         tap.run()
 
@@ -208,24 +207,19 @@ def _catalog_fault(catalog: dict[str, Any]) -> str:
     for stream in streams:
         if not isinstance(stream, dict) or not isinstance(stream.get("tap_stream_id"), str):
             return "an entry of `streams` has no tap_stream_id"
-        if not isinstance(stream.get("schema"), dict) or not isinstance(stream.get("metadata", []), list):
-            return f"the stream {stream['tap_stream_id']} has no schema, or no list of metadata"
+        named = f"the stream {printable(stream['tap_stream_id'], 80)}"
+        metadata = [] if stream.get("metadata") is None else stream["metadata"]
+        if not isinstance(stream.get("schema"), dict) or not isinstance(metadata, list):
+            return f"{named} has no schema, or no list of metadata"
+        if not all(isinstance(item, dict) and isinstance(item.get("breadcrumb"), list) for item in metadata):
+            return f"{named} has a schema or metadata of another shape"
         try:
             CatalogEntry.from_dict(stream)
         except (LookupError, TypeError, ValueError, AttributeError):
-            return f"the stream {stream['tap_stream_id']} has a schema or metadata of another shape"
+            return f"{named} has a schema or metadata of another shape"
     return ""
 
 
-def _with_keys(catalog: dict[str, Any]) -> dict[str, Any]:
-    """The catalog with the streams' keys where it leaves them out: the SDK would load such a stream without any."""
-    for entry in catalog["streams"]:
-        if not entry.get("key_properties"):
-            entry["key_properties"] = KEYS.get(entry["tap_stream_id"], [])
-    return catalog
-
-
-KEYS = {stream.name: [*stream.table.keys] for stream in STREAMS}
 FILE_CHECKS = {"state": _state_fault, "catalog": _catalog_fault}
 ADVICE = {
     "config": "It is one JSON object of settings; `tap-mde-kbs --about` lists them.",

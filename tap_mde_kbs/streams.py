@@ -17,7 +17,7 @@ from singer_sdk.mapper import RemoveRecordTransform
 from singer_sdk.singerlib import ActivateVersionMessage
 from typing_extensions import override
 
-from tap_mde_kbs import schema
+from tap_mde_kbs import catalogs, schema
 from tap_mde_kbs.runner import Tables
 
 if TYPE_CHECKING:
@@ -61,6 +61,19 @@ class DefenderStream(Stream):
         """
         is_own = self.effective_schema.get("properties") == self.schema["properties"]
         return TypeConformanceLevel.NONE if is_own else TypeConformanceLevel.RECURSIVE
+
+    @cached_property
+    def _columns_as_text(self) -> frozenset[str]:
+        """The columns that a catalog wants as text."""
+        return catalogs.columns_as_text(self.schema, self.effective_schema)
+
+    @override
+    def _write_record_message(self, record: dict[str, Any]) -> None:
+        """Write a row as its schema was announced."""
+        if self._columns_as_text:
+            texts = {name: catalogs.as_text(record.get(name)) for name in self._columns_as_text}
+            record = {**record, **texts}
+        super()._write_record_message(record)
 
     @property
     def in_batches(self) -> bool:

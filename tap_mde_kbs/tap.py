@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
-from tap_mde_kbs import schema, settings
+from tap_mde_kbs import catalogs, schema, settings
 from tap_mde_kbs.api.client import Client
 from tap_mde_kbs.api.machines import LIST_PERMISSION, MachineSource, machine_page
 from tap_mde_kbs.doctor import Doctor, report
@@ -24,10 +26,10 @@ from tap_mde_kbs.patience import Patience
 from tap_mde_kbs.runner import Runner
 from tap_mde_kbs.signals import hold_signals, signals_held
 from tap_mde_kbs.state import State
-from tap_mde_kbs.streams import STREAMS, KbCves, Machines, MissingKbsChecks
+from tap_mde_kbs.streams import STREAMS, DefenderStream, KbCves, Machines, MissingKbsChecks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     from singer_sdk.streams import Stream
@@ -58,7 +60,15 @@ class TapMdeKbs(Tap):
             handler.addFilter(Redaction(secrets))
         self.bookmarks = State()
         self._messages = MessageWriter(self.bookmarks.to_dict)
+        catalog = kwargs.pop("catalog", None)
+        if isinstance(catalog, Mapping):
+            kwargs["catalog"] = self._kept(catalog.to_dict() if isinstance(catalog, Catalog) else catalog, given)
         super().__init__(config=given, message_writer=self._messages, **kwargs)
+
+    def _kept(self, catalog: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+        """A catalog as people edit it, as the tap can keep it."""
+        tables = {stream.name: stream.table for stream in self._streams_of(config)}
+        return catalogs.kept(catalog, tables, {stream.name for stream in STREAMS}, self.logger.warning)
 
     # What a run is made of; each is made when first used, so that discovery needs no settings.
 
@@ -97,10 +107,15 @@ class TapMdeKbs(Tap):
     def _machine_page(self, skip: int, top: int) -> list[dict[str, Any]]:
         return machine_page(self.client, skip, top, self.config.get("machines_filter"), self.unlisted)
 
+    @staticmethod
+    def _streams_of(config: Mapping[str, Any]) -> list[type[DefenderStream]]:
+        """The streams that there are with these settings."""
+        has_cves = config.get("missing_kbs_source", settings.PER_MACHINE) != settings.PER_MACHINE
+        return [stream for stream in STREAMS if has_cves or stream is not KbCves]
+
     @override
     def discover_streams(self) -> Sequence[Stream]:
-        has_cves = self.config["missing_kbs_source"] != settings.PER_MACHINE
-        return [stream(self, self.runner) for stream in STREAMS if has_cves or stream is not KbCves]
+        return [stream(self, self.runner) for stream in self._streams_of(self.config)]
 
     @override
     def setup_mapper(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_mde_kbs.tap import TapMdeKbs
 from tests.support.catalogs import STREAMS, discovered, properties, selecting
 from tests.support.contract import answers_of
 from tests.support.singer import Messages, Target, lacking, run_tap
@@ -205,3 +206,51 @@ def test_a_catalog_without_keys_gets_the_streams_own(simulate: StartSimulator, t
         "missing_kbs_checks": ["machine_id", "sweep"],
         "sweeps": ["sweep"],
     }
+
+
+def test_a_catalog_as_meltano_edits_it_gives_the_same_rows_and_the_same_state(
+    simulate: StartSimulator, tmp_path: Path
+) -> None:
+    """`metadata: '*'` with a replication method and a key, and a schema of somebody's own: a column as text."""
+    simulator = simulate(12)
+    plain, edited = discovered(), discovered()
+    for entry in edited["streams"]:
+        entry |= {"replication_method": "INCREMENTAL", "replication_key": "checked_at"}
+        for item in entry["metadata"]:
+            if not item["breadcrumb"]:
+                item["metadata"] |= {"replication-method": "INCREMENTAL", "replication-key": "checked_at"}
+        if entry["tap_stream_id"] == "missing_kbs":
+            entry["schema"]["properties"]["cve_addressed"] = {"type": "string"}
+    edited["streams"].append({"tap_stream_id": "software", "schema": {"properties": {}}, "metadata": []})
+    whole, run = (run_tap(tmp_path, simulator, catalog=catalog) for catalog in (plain, edited))
+    assert (run.status, whole.status) == (0, 0), run.stderr
+    assert run.stderr.count("sets how") == run.stderr.count("has a stream 'software'") == 1
+    for stream in STREAMS:
+        keys = TapMdeKbs(config={}, validate_config=False, setup_mapper=False).streams[stream].primary_keys
+        ids = [
+            [tuple(row[key] for key in keys if key != "sweep") for row in each.records(stream)] for each in (run, whole)
+        ]
+        assert sorted(ids[0]) == sorted(ids[1])
+    assert {type(row["cve_addressed"]) for row in run.records("missing_kbs")} <= {str, type(None)}
+    [schema] = run.of("SCHEMA", "missing_kbs")
+    assert schema["schema"]["properties"]["cve_addressed"]["type"] == ["null", "string"]
+    assert "bookmark_properties" not in schema or not schema["bookmark_properties"]
+    for state in run.of("STATE"):
+        assert state["value"]["bookmarks"].keys() == whole.of("STATE")[-1]["value"]["bookmarks"].keys()
+        assert state["value"]["bookmarks"]["machines"].keys() == {
+            "version",
+            "listed",
+            "listed_short",
+            "listing",
+            "listed_at",
+        }
+
+
+def test_a_schema_that_rows_would_not_fit_ends_the_run_before_any_row(simulate: StartSimulator, tmp_path: Path) -> None:
+    catalog = discovered()
+    [entry] = [each for each in catalog["streams"] if each["tap_stream_id"] == "missing_kbs"]
+    entry["schema"]["properties"]["name"] = {"type": "integer"}
+    messages = run_tap(tmp_path, simulate(3), catalog=catalog)
+    assert messages.status == 1
+    assert "missing_kbs.name as integer" in messages.last_line
+    assert messages.all == []

@@ -27,7 +27,7 @@ TAP = (
     "sweep.machine_list",
     "sweep.sweep",
     "sweep.pool sweep.verdict",
-    "schema messages state settings",
+    "catalogs messages schema state settings",
     "addresses",
     "given",
     "errors signals patience",
