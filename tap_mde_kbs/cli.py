@@ -230,15 +230,40 @@ ADVICE = {
 
 def main() -> NoReturn:
     """Run the command line; a failure is told in a line or two, the reason last, and the exit status says so."""
-    status = _exit_status()
+    closed = _open_all()
+    if sys.stdout.fileno() in closed:
+        _say("stdout is closed: there is nobody to write to. Start the tap with a pipe to a target, or with a file.")
+        status = 1
+    else:
+        status = _exit_status()
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            status = status or 1
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not (status or isinstance(error, BrokenPipeError)):
+            _say(f"stdout can't be written: {error.strerror}.")
+        status = status or 1
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     # Threads that wait for an answer or sleep before a retry must not keep the process.
     os._exit(status)
+
+
+def _open_all() -> set[int]:
+    """See to it that stdin, stdout and stderr are open, and return which were not.
+
+    What is opened next would get the number of a closed one: a log or a message would go into a connection.
+    """
+    closed = set()
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            closed.add(number)
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)  # the lowest number that is free, perhaps this very one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+    return closed
 
 
 def _exit_status() -> int:
@@ -249,7 +274,7 @@ def _exit_status() -> int:
         _tell(log, error, str(error))
     except Interrupted as error:
         hold_signals()
-        log.critical("Stopped by %s. The last STATE is out; the next run goes on from there.", error)
+        _tell(log, error, f"Stopped by {error}. The last STATE is out; the next run goes on from there.")
         return error.exit_status
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -266,6 +291,33 @@ def _exit_status() -> int:
 
 
 def _tell(log: logging.Logger, error: BaseException, text: str) -> None:
+    """Log why the run failed, and write it to stderr where the log does not: a failure is never silent."""
     log.debug("Where it happened:", exc_info=error)
     for line in text.splitlines():
         log.critical("%s", line)
+        if not _is_heard(log):
+            _say(line)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+
+
+def _is_heard(log: logging.Logger) -> bool:
+    """Whether a critical line reaches stderr, whatever a logging configuration has switched off."""
+    if not log.isEnabledFor(logging.CRITICAL):
+        return False
+    record = log.makeRecord(log.name, logging.CRITICAL, __file__, 0, "", (), None)
+    if not log.filter(record):
+        return False
+    if not log.hasHandlers():
+        return logging.lastResort is not None
+    at: logging.Logger | None = log
+    while at:
+        for handler in at.handlers:
+            is_stderr = getattr(handler, "stream", None) is sys.stderr
+            if is_stderr and handler.level <= logging.CRITICAL and handler.filter(record):
+                return True
+        at = at.parent if at.propagate else None
+    return False

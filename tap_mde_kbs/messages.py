@@ -5,14 +5,17 @@ Messages are whole lines whatever interrupts, and STATE is what `state` says and
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib import StateMessage
 from typing_extensions import override
 
+from tap_mde_kbs.errors import TapError
 from tap_mde_kbs.signals import signals_held
 
 if TYPE_CHECKING:
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 SHORTEST_SECRET = 4
 SIGNATURE = re.compile(r"(?<=[?&]sig=)[^&\s\"']+", re.IGNORECASE)
 """What makes the link to a file of an export as good as a password."""
+
+TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(\.[\w-]*)?")
+"""A JSON web token: of the API, or one that signs in."""
+
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
+"""User and password in a URL, of a proxy."""
 
 
 class MessageWriter(MsgSpecWriter):
@@ -44,39 +53,82 @@ class MessageWriter(MsgSpecWriter):
             self.write_state()
         else:
             with signals_held():
-                super().write_message(message)
+                self._write(message)
+
+    def _write(self, message: Message) -> None:
+        """Write a message out.
+
+        Raises:
+            BrokenPipeError: Nobody reads any more.
+            TapError: It can't be written, for any other reason.
+        """
+        try:
+            super().write_message(message)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            msg = f"The messages can't be written to stdout: {error.strerror}."
+            raise TapError(msg, "The next run goes on from the target's last STATE.") from None
 
     def write_state(self) -> None:
         """Write a STATE message, unless the last one said the same."""
         state = self._state()
         if state != self._written:
             with signals_held():
-                super().write_message(StateMessage(value=state))
+                self._write(StateMessage(value=state))
                 self._written = state
 
 
-class Redaction(logging.Filter):
-    """Blanks secrets in whatever is logged, at any level, by whomever, in tracebacks too.
+class Redaction:
+    """Makes log records that hold no secret, whoever logs and handles them, at whatever level, in tracebacks too.
 
-    They are the values of secret settings, and the signatures of links to files.
+    Secrets are the values of secret settings, however they are encoded, signatures of links to files, tokens, and what
+    stands before the host in a URL. A record is blanked when it is made: whatever handlers a user's logging
+    configuration has, on whatever loggers, get no other.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        """Take the values; very short ones would blank half of the log, and are no secrets."""
-        super().__init__()
-        self._secrets = sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
+    def __init__(self) -> None:
+        self._make = logging.getLogRecordFactory()
+        self._secrets: list[str] = []
         self._formatter = logging.Formatter()
 
-    @override
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+    @classmethod
+    def of(cls, secrets: Iterable[str]) -> Redaction:
+        """The process's one, which knows these secrets, too; very short ones would blank half of the log."""
+        made = logging.getLogRecordFactory()
+        if not isinstance(made, cls):
+            made = cls()
+            logging.setLogRecordFactory(made)
+        forms = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
+        made._secrets = sorted({*made._secrets, *forms}, key=len, reverse=True)
+        return made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Make a record as the factory before did, blanked."""
+        record = self._make(*args, **kwargs)
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - a message and arguments that do not fit: logging would print both
+            message, record.args = f"{record.msg} {record.args!r}", None
+            record.msg = self._blanked(message)
         if (shown := self._blanked(message)) != message:
             record.msg, record.args = shown, None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = self._blanked(self._formatter.formatException(record.exc_info))
-        return True
+        if record.exc_info:
+            told = self._formatter.formatException(record.exc_info)
+            record.exc_text = self._blanked(told)
+            if record.exc_text != told:  # a formatter may look at the exception itself
+                record.exc_info = None
+        if record.stack_info:
+            record.stack_info = self._blanked(record.stack_info)
+        return record
 
     def _blanked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "<secret>")
-        return SIGNATURE.sub("<signature>", text)
+        text = SIGNATURE.sub("<signature>", TOKEN.sub("<token>", text))
+        return CREDENTIALS.sub("<credentials>", text) if "://" in text else text
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as it may stand in a text: plain, in a URL, in JSON, in Python."""
+    return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Mapping
@@ -55,9 +54,7 @@ class TapMdeKbs(Tap):
         given, unreadable = settings.read(config or {}, settings_schema, with_environment=parse_env_config)
         if kwargs.get("validate_config", True):
             settings.check(given, settings_schema, unreadable)
-        secrets = [str(given[name]) for name in settings.SECRETS if given.get(name)]
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(Redaction(secrets))
+        Redaction.of(str(given[name]) for name in settings.SECRETS if given.get(name))
         self.bookmarks = State()
         self._messages = MessageWriter(self.bookmarks.to_dict)
         catalog = kwargs.pop("catalog", None)
