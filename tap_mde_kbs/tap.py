@@ -61,7 +61,10 @@ class TapMdeKbs(Tap):
         for handler in logging.getLogger().handlers:
             handler.addFilter(Redaction(secrets))
         self.bookmarks = State()
-        self._messages = MessageWriter(self.bookmarks.to_dict)
+        self._messages = MessageWriter(
+            self.bookmarks.to_dict,
+            flattens=bool(given.get("flattening_enabled") and given.get("flattening_max_depth")),
+        )
         super().__init__(config=given, message_writer=self._messages, **kwargs)
 
     # What a run is made of; each is made when first used, so that discovery needs no settings.

@@ -27,7 +27,8 @@ TAP = (
     "sweep.machine_list",
     "sweep.sweep",
     "sweep.pool sweep.verdict",
-    "schema messages state settings",
+    "messages",
+    "schema state settings",
     "errors signals patience",
 )
 """From top to bottom; a module imports only from layers below its own (what only types need is free)."""
