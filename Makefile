@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
 	@echo "make test   the tests, in about five minutes on two cores"
-	@echo "make test-all  every test, with coverage: Meltano, four more targets, sixty nights, every other Python here"
+	@echo "make test-all  every test, with coverage: Meltano, six more targets, sixty nights, every other Python here"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
 	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
 	@echo "make clean  remove what these made, uv included"

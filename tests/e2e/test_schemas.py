@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tap_mde_kbs.schema import plain
+from tests.support import readme
 from tests.support.catalogs import discovered
 from tests.support.singer import run_tap
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartSimulator
 
-FLAT = {"flattening_enabled": True, "flattening_max_depth": 1}
+FLAT = yaml.safe_load(readme.block("flattening"))
 MAPS = {"machines": {"tenant": "'contoso'", "name_hash": "md5(computer_dns_name or '')", "vm": "vm_metadata"}}
 
 
@@ -128,7 +130,7 @@ def test_without_activation_no_record_of_any_stream_has_a_version(
     simulate: StartSimulator, tmp_path: Path, source: str
 ) -> None:
     """A target that swaps versions would wait for ever for one to be activated."""
-    off = {"emit_activate_version_messages": False, "missing_kbs_source": source}
+    off = {**yaml.safe_load(readme.block("targets that swap versions")), "missing_kbs_source": source}
     messages = run_tap(tmp_path, simulate(5), config=off)
     assert messages.status == 0, messages.stderr
     assert {message["stream"] for message in messages.of("RECORD")} == {
