@@ -12,6 +12,8 @@ import pytest
 
 from mde_simulator import Fault, Fleet
 from tests.live.__main__ import main
+from tests.live.shapes import BELIEVED
+from tests.live.shapes import Look as Sight
 from tests.support.environments import ROOT
 from tests.support.singer import clean_environ
 
@@ -156,6 +158,19 @@ def test_names_inside_an_object_are_counted_too(simulate: StartSimulator, look: 
         "machine: 6 fields that nobody knows in `vmMetadata`; they may be values, and are not shown"
     ]
     assert "contoso" not in looked.report
+
+
+@pytest.mark.parametrize("what", BELIEVED)
+def test_no_value_of_any_field_is_shown_whatever_its_type(what: str) -> None:
+    """Each field holds a secret in a text, a list, an object's value and an object's name."""
+    seen = Sight(what)
+    for path in BELIEVED[what]:
+        name = path.partition("[")[0].partition(".")[0]
+        for value in ("Secret 1", ["Secret 1"], {"Secret 1": 1}, {name: "Secret 1"}, [{"a": ["Secret 1"]}], 1.5, None):
+            seen.take([{name: value}, {name: value}, value])
+    told = [*seen.drift(frozenset(seen.private)), *seen.known_words(), *seen.known_forms(), *seen.never_seen()]
+    assert told
+    assert "Secret" not in "".join(told)
 
 
 def test_without_a_permission_it_says_what_was_not_looked_at(

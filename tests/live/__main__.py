@@ -12,9 +12,10 @@ import json
 import logging
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
+from datetime import datetime, timezone
 from importlib.metadata import version
-from itertools import groupby, islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,13 @@ import click
 from jsonschema import Draft202012Validator
 from typing_extensions import override
 
-from tap_mde_kbs import settings
+from tap_mde_kbs import schema, settings
 from tap_mde_kbs.api.machines import LARGEST_PAGE
 from tap_mde_kbs.doctor import Doctor
-from tap_mde_kbs.errors import SettingsError, TapError
+from tap_mde_kbs.errors import SettingsError, printable
 from tap_mde_kbs.export import calls
 from tap_mde_kbs.export.download import Downloader
+from tap_mde_kbs.sweep.machine_list import entries_with_ids
 from tap_mde_kbs.tap import TapMdeKbs
 from tests.live.shapes import Look
 
@@ -71,7 +73,8 @@ class LiveTap(TapMdeKbs):
         def get(path: str, *arguments: Any, **options: Any) -> Any:
             document = ask(path, *arguments, **options)
             if path.lower().endswith("/getmissingkbs") and isinstance(document, dict):
-                self.kbs.take(document.get("value") or ())
+                records = document.get("value")
+                self.kbs.take(records if isinstance(records, list) else [records])
             return document
 
         self.client.get = get  # type: ignore[method-assign] # a look at what passes
@@ -92,12 +95,16 @@ class LiveTap(TapMdeKbs):
             yield name, line.ok, line.text
 
     def choose(self) -> None:
-        """Choose the machines to sweep over: onboarded ones, of as many platforms as there are."""
-        page = [entry for entry in self._page or () if entry.get("onboardingStatus") == "Onboarded"]
-        page.sort(key=lambda entry: str(entry.get("osPlatform")))
-        platforms = [[*group] for _, group in groupby(page, key=lambda entry: str(entry.get("osPlatform")))]
-        turns = [entry for turn in range(MACHINES) for group in platforms for entry in group[turn : turn + 1]]
-        self._chosen = turns[:MACHINES]
+        """Choose the machines to sweep over: such as a run asks, of as many platforms as there are."""
+        rows = [schema.MACHINES.from_wire(entry, self.unlisted) for _, entry in entries_with_ids(self._page or ())]
+        listed = self.runner.assessed.listed(rows, datetime.now(timezone.utc))
+        asked = {machine.id for machine in listed if machine.skip is None}
+        of_platform: dict[str, list[dict[str, Any]]] = {}
+        for machine_id, entry in entries_with_ids(self._page or ()):
+            if machine_id in asked:
+                of_platform.setdefault(str(entry.get("osPlatform")), []).append(entry)
+        turns = zip_longest(*(entries[:MACHINES] for entries in of_platform.values()))
+        self._chosen = [entry for turn in turns for entry in turn if entry][:MACHINES]
 
     def sweep(self) -> list[dict[str, Any]]:
         """Sweep over them, and give the messages instead of writing them."""
@@ -152,10 +159,20 @@ class Report:
         self.looks: list[Look] = []
         self.faults: list[str] = []
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Note that something could not be looked at: what it was in the report, why only on the terminal."""
-        self.faults.append(f"{what}: {type(error).__name__}")
-        click.echo(f"{what}: {error}", err=True)
+    @contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """A part of the look, without the tap's log, which names machines.
+
+        What ends it is noted in the report by its kind, and said on the terminal; the other parts go on.
+        """
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - odd answers are what is looked for
+            self.faults.append(f"{what}: {type(error).__name__}")
+            click.echo(f"{what}: {printable(error)}", err=True)
+        finally:
+            logging.disable(logging.NOTSET)
 
     def doctor(self, tap: LiveTap) -> bool:
         """The doctor's checks; whether all is well."""
@@ -210,19 +227,13 @@ def main() -> int:
     except SettingsError as error:
         click.echo(f"{error}\n{HOW}", err=True)
         return 2
-    logging.disable(logging.CRITICAL)  # lines that name machines; what fails is told below
     report = Report()
     report.lines += [f"tap-mde-kbs {version(settings.PACKAGE)}, cloud {tap.config['cloud']}", ""]
-    try:
+    with report.part("the sweep"):
         if report.doctor(tap):
             report.sweep(tap)
-    except TapError as error:
-        report.failed("the sweep", error)
-    try:
+    with report.part("the export"):
         report.looks.append(first_file(tap.client, tap.config["user_agent"]))
-    except TapError as error:
-        report.failed("the export", error)
-    logging.disable(logging.NOTSET)
     report.shapes()
     text = "\n".join(report.lines)
     Path(REPORT).write_text(text, encoding="utf-8")
