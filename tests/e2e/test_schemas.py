@@ -51,7 +51,7 @@ def test_discovery_and_schema_messages_have_the_same_types(
 ) -> None:
     """Without a catalog, and with the one that discovery gives."""
     found = discovered(source)
-    simulator = simulate(3)
+    simulator = simulate(12)  # of fewer an export has an empty file, which is looked at for a minute
     for catalog in (None, found):
         messages = run_tap(tmp_path, simulator, config={"missing_kbs_source": source}, catalog=catalog)
         assert messages.status == 0, messages.stderr
@@ -131,7 +131,7 @@ def test_without_activation_no_record_of_any_stream_has_a_version(
 ) -> None:
     """A target that swaps versions would wait for ever for one to be activated."""
     off = {**yaml.safe_load(readme.block("targets that swap versions")), "missing_kbs_source": source}
-    messages = run_tap(tmp_path, simulate(5), config=off)
+    messages = run_tap(tmp_path, simulate(12), config=off)
     assert messages.status == 0, messages.stderr
     assert {message["stream"] for message in messages.of("RECORD")} == {
         message["stream"] for message in messages.of("SCHEMA")
