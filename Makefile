@@ -13,12 +13,13 @@ WORKERS := -n 4
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test test-all lint docs clean
+.PHONY: help demo test test-all test-live lint docs clean
 
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
 	@echo "make test   the tests, in about five minutes on two cores"
-	@echo "make test-all  every test, with coverage: Meltano, four more targets, sixty nights, every other Python here"
+	@echo "make test-all  every test, with coverage: Meltano, six more targets, sixty nights, every other Python here"
+	@echo "make test-live  a look at your own tenant, read-only, and where it differs from what is believed here"
 	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
 	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
 	@echo "make clean  remove what these made, uv included"
@@ -37,6 +38,10 @@ test-all: $(OWN_UV)
 	$(RUN) --group test coverage run -m pytest -m "" $(WORKERS) --dist loadgroup
 	$(RUN) --group test coverage combine --quiet
 	$(RUN) --group test coverage report
+
+# The only one that leaves the machine: some fifteen calls to the tenant that the environment or .env names.
+test-live: $(OWN_UV)
+	@$(RUN) --group test python -m tests.live
 
 lint: $(OWN_UV)
 	@unset UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL; set -x; $(UV) lock --check

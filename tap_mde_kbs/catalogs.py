@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tap_mde_kbs.errors import FileError
+from tap_mde_kbs.schema import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -64,7 +65,7 @@ def kept(
             **{key: value for key, value in entry.items() if key not in {"replication_key", "replication_method"}},
             "key_properties": [*table.keys],
             "replication_method": FULL_TABLE,
-            "schema": _announced(entry.get("schema") or {}, table, name),
+            "schema": plain(_announced(entry.get("schema") or {}, table, name)),
             "metadata": _metadata(entry.get("metadata") or [], table),
         }
     if replicated:

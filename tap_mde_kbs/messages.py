@@ -1,6 +1,7 @@
 """What leaves the process: Singer messages on stdout, and a log on stderr that holds no secret.
 
-Messages are whole lines whatever interrupts, and STATE is what `state` says and nothing else.
+Messages are whole lines whatever interrupts, STATE is what `state` says and nothing else. A SCHEMA is in the form that
+targets read, and its RECORDs are as it says.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
-from singer_sdk.singerlib import StateMessage
+from singer_sdk.singerlib import RecordMessage, SchemaMessage, StateMessage
 from typing_extensions import override
 
+from tap_mde_kbs import schema
 from tap_mde_kbs.errors import TapError
 from tap_mde_kbs.signals import signals_held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from singer_sdk.singerlib.encoding.simple import Message
@@ -40,20 +42,31 @@ class MessageWriter(MsgSpecWriter):
 
     The SDK writes STATE at times of its own, and with keys of its own. Whatever it says, `state` is written, and only
     when it has changed.
+
+    Args:
+        state: What STATE says.
+        flattens: Whether the SDK makes columns of what is inside objects.
     """
 
-    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, state: Callable[[], dict[str, Any]], *, flattens: bool = False) -> None:
         super().__init__()
         self._state = state
         self._written: dict[str, Any] | None = None
+        self._flattens = flattens
+        self._columns: dict[str, dict[str, None]] = {}
 
     @override
     def write_message(self, message: Message) -> None:
         if isinstance(message, StateMessage):
             self.write_state()
-        else:
-            with signals_held():
-                self._write(message)
+            return
+        if isinstance(message, SchemaMessage):
+            message.schema = schema.plain(message.schema)
+            self._columns[message.stream] = dict.fromkeys(message.schema["properties"])
+        elif self._flattens and isinstance(message, RecordMessage):
+            message.record = _as_declared(message.record, self._columns[message.stream])
+        with signals_held():
+            self._write(message)
 
     def _write(self, message: Message) -> None:
         """Write a message out.
@@ -77,6 +90,15 @@ class MessageWriter(MsgSpecWriter):
             with signals_held():
                 self._write(StateMessage(value=state))
                 self._written = state
+
+
+def _as_declared(record: Mapping[str, Any], columns: Mapping[str, None]) -> dict[str, Any]:
+    """A flattened record with every column of its SCHEMA, in that order.
+
+    The SDK writes an object that is null by its own name, which no SCHEMA has then: it is its columns that are null.
+    """
+    stays = {name: value for name, value in record.items() if value is not None or name in columns}
+    return {**columns, **stays}
 
 
 class Redaction:

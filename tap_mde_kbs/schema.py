@@ -168,6 +168,23 @@ class Field(NamedTuple):
         return camel_case(self.column) if self.wire is None else self.wire
 
 
+def plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema in the form that most targets read: no `$schema`; null is the first type, a single one is no list.
+
+    Some refuse a draft that they do not know, some look at the first or the last type alone. Wherever the schema comes
+    from (discovery, a catalog, the SDK's stream maps and flattening), what is written goes through here.
+    """
+    schema = {name: value for name, value in schema.items() if name != "$schema"}
+    if isinstance(kinds := schema.get("type"), list):
+        kinds = sorted(dict.fromkeys(kinds), key=lambda kind: kind != "null")
+        schema["type"] = kinds[0] if len(kinds) == 1 else kinds
+    if isinstance(properties := schema.get("properties"), dict):
+        schema["properties"] = {name: plain(each) for name, each in properties.items()}
+    if isinstance(items := schema.get("items"), dict):
+        schema["items"] = plain(items)
+    return schema
+
+
 def camel_case(column: str) -> str:
     """The API's name for a column: `computer_dns_name` is `computerDnsName`."""
     first, *rest = column.split("_")
@@ -193,8 +210,7 @@ class Table:
     @property
     def schema(self) -> dict[str, Any]:
         """The JSON schema, as a SCHEMA message has it."""
-        schema: dict[str, Any] = self._properties(th.PropertiesList).to_dict()
-        return schema
+        return plain(self._properties(th.PropertiesList).to_dict())
 
     @property
     def as_object(self) -> Kind:

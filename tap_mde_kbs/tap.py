@@ -56,7 +56,10 @@ class TapMdeKbs(Tap):
             settings.check(given, settings_schema, unreadable)
         Redaction.of(str(given[name]) for name in settings.SECRETS if given.get(name))
         self.bookmarks = State()
-        self._messages = MessageWriter(self.bookmarks.to_dict)
+        self._messages = MessageWriter(
+            self.bookmarks.to_dict,
+            flattens=bool(given.get("flattening_enabled") and given.get("flattening_max_depth")),
+        )
         catalog = kwargs.pop("catalog", None)
         if isinstance(catalog, Mapping):
             kwargs["catalog"] = self._kept(catalog.to_dict() if isinstance(catalog, Catalog) else catalog, given)

@@ -114,6 +114,7 @@ def programs(pytestconfig: pytest.Config) -> Programs:
     folder = pytestconfig.cache.mkdir("environments")
 
     def find(name: str, *besides: str) -> Path:
-        return environment(folder, [*loader(name)["pip_url"].split(), *besides], PYTHON)
+        plugin = loader(name)
+        return environment(folder, [*plugin["pip_url"].split(), *besides], plugin.get("python", PYTHON))
 
     return find

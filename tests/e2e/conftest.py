@@ -1,4 +1,4 @@
-"""Pipelines through the session's PostgreSQL, each into a schema of its own."""
+"""Pipelines through the session's PostgreSQL, each into a schema of its own; and a bucket."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.support.pipeline import Pipeline, postgres_loader
+from tests.support.storage import Storage, serve
 from tests.support.warehouse import PostgresWarehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from demo.postgres import Postgres
@@ -44,3 +45,10 @@ def connect(postgres: Postgres, tmp_path: Path) -> Connect:
         return Pipeline(folder, simulator, loader, **options), PostgresWarehouse(postgres, schema)
 
     return start
+
+
+@pytest.fixture
+def storage(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[Storage]:
+    """An empty bucket."""
+    with serve(pytestconfig.cache.mkdir("environments"), tmp_path) as found:
+        yield found

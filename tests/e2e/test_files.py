@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tap_mde_kbs.patience import Patience
 from tests.support import readme
@@ -79,6 +80,24 @@ def test_csv_files_of_each_run_tell_what_is_missing_now(
     assert len(pipeline.run_whole().asked) < len(fleet.assessed())
     assert {key: from_text(row) for key, row in warehouse.rows_missing_now().items()} == true_missing_kbs(fleet)
     assert len(list((tmp_path / "output").iterdir())) == 3 * 4
+
+
+def test_flattened_csv_has_a_column_for_each_part_of_an_object(
+    simulate: StartSimulator, programs: Programs, tmp_path: Path
+) -> None:
+    """Where some machines are in a cloud and others are not; this target stops at a column that no SCHEMA has."""
+    simulator = simulate(30)
+    fleet = simulator.fleet
+    for number, machine_id in enumerate(fleet.listed()):
+        fleet.change(machine_id, vmMetadata={"vmId": f"vm{number}", "cloudProvider": "Azure"} if number % 2 else None)
+    config = yaml.safe_load(readme.block("flattening"))
+    pipeline = Pipeline(tmp_path, simulator, loader(programs, "target-csv"), config=config)
+    pipeline.run_whole()
+    warehouse = files(programs, tmp_path, readme.sql("csv"))
+    assert warehouse.missing_now() == pairs(fleet)
+    assert {row["id"]: row["vm_metadata__vm_id"] for row in warehouse.all("machines")} == {
+        machine_id: f"vm{number}" if number % 2 else None for number, machine_id in enumerate(fleet.listed())
+    }
 
 
 def test_csv_files_that_are_overwritten_hold_only_the_last_part_of_a_resumed_sweep(

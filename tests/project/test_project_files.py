@@ -109,7 +109,7 @@ LOADERS = [each["name"] for each in yaml.safe_load((ROOT / "meltano.yml").read_t
 @pytest.mark.parametrize("name", LOADERS)
 def test_meltano_has_a_label_and_a_description_for_every_setting_of_a_target(name: str) -> None:
     """And a value of the kind that it says, or a variable's."""
-    kinds = {"string": str, "integer": int, "boolean": bool}
+    kinds = {"string": str, "integer": int, "decimal": float, "boolean": bool}
     for setting in loader(name)["settings"]:
         assert setting["label"]
         assert setting["description"].endswith(".")

@@ -38,9 +38,22 @@ def loader(name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def settings_of(name: str) -> dict[str, Any]:
-    """The settings that `meltano.yml` has values of for a loader."""
-    return {each["name"]: each["value"] for each in loader(name)["settings"] if "value" in each}
+def settings_of(name: str, **others: Any) -> dict[str, Any]:
+    """The settings that `meltano.yml` has values of for a loader, nested at their dots as Meltano passes them.
+
+    Args:
+        name: of the loader.
+        others: settings over those, with two underscores for a dot.
+    """
+    values = {each["name"]: each["value"] for each in loader(name)["settings"] if "value" in each}
+    settings: dict[str, Any] = {}
+    for path, value in {**values, **{other.replace("__", "."): value for other, value in others.items()}}.items():
+        *folders, last = path.split(".")
+        place = settings
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = value
+    return settings
 
 
 def environment(folder: Path, requirements: Sequence[str], python: str) -> Path:
