@@ -65,6 +65,18 @@ def authority_url(text: str, tenant_id: str = "") -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def url_or_path(text: str) -> str:
+    """An https URL in its one form, or a path as it is.
+
+    Raises:
+        AddressError: It is neither.
+    """
+    if text.lower().startswith("file:"):
+        msg = "an https:// URL, or the path of a file without file:"
+        raise AddressError(msg)
+    return https_url(text) if "://" in text else text
+
+
 def https_url(text: str) -> str:
     """An https URL of a host, perhaps with a port and a path, normalised; no slash at its end.
 

@@ -15,6 +15,7 @@
         BrokenFileError           a file of an export did not arrive whole
         MalformedFileError        a file of an export arrived whole, and does not hold what it should
         SupersededError           the files of an export are gone: there is a newer one
+    FeedError                   an advisory feed gave nothing of use; never leaves `advisories`
     AddressError                a setting is no address; never leaves `settings`
     TryAgainError               another try may succeed; never leaves `api`
     Stopped                     the run's time is over
@@ -237,6 +238,27 @@ class SupersededError(ApiError):
         """Take the newer `export.calls.Export`."""
         super().__init__("The files of the export are gone: there is a newer one.")
         self.newer = newer
+
+
+class FeedError(Exception):
+    """An advisory feed gave nothing of use; it ends no run. The text says what happened and where, as a clause.
+
+    Attributes:
+        advice: What to do.
+        status: The HTTP status, where there was an answer; 404 for a file that is not there.
+        may_pass: Another try may help.
+        is_gone: The host can't be reached, or takes too long: it is not asked for anything else.
+    """
+
+    def __init__(
+        self, what: str, advice: str, *, status: int | None = None, may_pass: bool = False, is_gone: bool = False
+    ) -> None:
+        """Say what happened and where, and what to do about it."""
+        super().__init__(what)
+        self.advice = advice
+        self.status = status
+        self.may_pass = may_pass
+        self.is_gone = is_gone
 
 
 class AddressError(ValueError):

@@ -19,6 +19,7 @@ class Patience:
         machine: Before each time that deferred machines are asked again.
         file: Between two looks for a file of an export that is late.
         state: Between two STATE messages, at least.
+        feed: For one advisory feed, all its files together: two minutes for the three of them.
     """
 
     retry: float = 1.0
@@ -26,3 +27,4 @@ class Patience:
     machine: float = 3.0
     file: float = 5.0
     state: float = 10.0
+    feed: float = 40.0

@@ -268,6 +268,7 @@ NUMBER = Kind(th.NumberType, number)
 BUILD = Kind(th.IntegerType, build_number)
 BOOLEAN = Kind(th.BooleanType, boolean)
 DATE_TIME = Kind(th.DateTimeType, date_time)
+DATE = Kind(th.DateType, text)
 TEXTS = Kind(th.ArrayType(th.StringType), array(text))
 
 
@@ -438,4 +439,74 @@ KB_CVES = Table(
         wire="",
     ),
     Field("checked_at", DATE_TIME, "When the export was made (UTC).", wire=""),
+)
+
+# What is publicly known of updates: docs/advisories.md. Their rows are made by `advisories`, not read from the API.
+READ_AT = Field(
+    "read_at", DATE_TIME, "When the feed was read (UTC); one for a reading, so the newest is current.", wire=""
+)
+
+MSRC_KBS = Table(
+    "MSRC update",
+    Field("kb_id", TEXT, "The update: KB number without `KB`.", key=True, wire=""),
+    Field("document_id", TEXT, "MSRC's document that names it; an update may be in several.", key=True, wire=""),
+    Field("document_month", DATE, "The document's month, its first day.", wire=""),
+    Field("cves", INTEGER, "CVEs of the document that it closes; advisories do not count.", wire=""),
+    Field("published_on", DATE, "The day it came, by its CVEs; null where each was revised later.", wire=""),
+    Field("supersedes", TEXTS, "Updates that it replaces, as Microsoft lists them.", wire=""),
+    Field("sub_types", TEXTS, "Security Update, Monthly Rollup, Security Hotpatch Update, …", wire=""),
+    Field("product_ids", TEXTS, "Products that it is for, by MSRC's ids.", wire=""),
+    Field("products", TEXTS, "The same by name.", wire=""),
+    Field("fixed_builds", TEXTS, "Builds that it brings.", wire=""),
+    Field("restart_required", TEXT, "Yes, Maybe or No: the worst; null where nothing is said.", wire=""),
+    Field("url", TEXT, "Where Microsoft offers it.", wire=""),
+    READ_AT,
+)
+
+MSRC_KB_CVES = Table(
+    "MSRC fix",
+    Field("kb_id", TEXT, "The update: KB number without `KB`.", key=True, wire=""),
+    Field("cve_id", TEXT, "A CVE, or an advisory, that it closes.", key=True, wire=""),
+    Field("document_id", TEXT, "MSRC's document that says so.", wire=""),
+    READ_AT,
+)
+
+MSRC_CVES = Table(
+    "MSRC CVE",
+    Field("id", TEXT, "The CVE; only those that an update closes.", key=True, wire=""),
+    Field("title", TEXT, "Its title.", wire=""),
+    Field("severity", TEXT, "Critical, Important, Moderate, Low or None, by Microsoft: the worst product's.", wire=""),
+    Field("exploited", BOOLEAN, "Whether Microsoft says that it is exploited; null where it says nothing.", wire=""),
+    Field("publicly_disclosed", BOOLEAN, "Whether Microsoft says that it was disclosed before.", wire=""),
+    Field("cvss_score", NUMBER, "CVSS base score, 0 to 10; the highest product's.", wire=""),
+    Field("cvss_vector", TEXT, "The vector of that score.", wire=""),
+    Field("published_on", DATE, "When it was first published.", wire=""),
+    Field("revised_on", DATE, "When it was revised last; null where it never was.", wire=""),
+    Field("document_id", TEXT, "MSRC's document that has it.", wire=""),
+    READ_AT,
+)
+
+KEV = Table(
+    "KEV entry",
+    Field("cve_id", TEXT, "The CVE, known to be exploited.", key=True, wire=""),
+    Field("vendor", TEXT, "Vendor, by CISA.", wire=""),
+    Field("product", TEXT, "Product, by CISA.", wire=""),
+    Field("name", TEXT, "What CISA calls it.", wire=""),
+    Field("required_action", TEXT, "What CISA's directives require of US agencies.", wire=""),
+    Field("added_on", DATE, "When CISA added it.", wire=""),
+    Field("due_on", DATE, "CISA's own due date for US agencies.", wire=""),
+    Field("ransomware", BOOLEAN, "Whether ransomware is known to use it; null: not known.", wire=""),
+    Field("forensic_triage", BOOLEAN, "Whether CISA wants a forensic triage; null where it does not say.", wire=""),
+    Field("released_at", DATE_TIME, "When this catalogue was released (UTC).", wire=""),
+    READ_AT,
+)
+
+EPSS = Table(
+    "EPSS score",
+    Field("cve_id", TEXT, "The CVE.", key=True, wire=""),
+    Field("epss", NUMBER, "Probability that it is exploited in the next 30 days, 0 to 1, by FIRST's model.", wire=""),
+    Field("percentile", NUMBER, "Share of all CVEs with a lower or equal score, 0 to 1.", wire=""),
+    Field("score_date", DATE, "The day that the score is of.", wire=""),
+    Field("model_version", TEXT, "Version of the model.", wire=""),
+    READ_AT,
 )

@@ -73,6 +73,9 @@ DEFAULT_CREDENTIAL = "client_secret"
 PER_MACHINE, EXPORT, EXPORT_JSON = SOURCES = ("per_machine", "export", "export_json")
 """Where the missing KBs come from: `missing_kbs_source`."""
 
+FEEDS = ("msrc", "kev", "epss")
+"""What `advisory_feeds` may name, in the order in which they are read."""
+
 _IN_A_HEADER = re.compile(r"[\x20-\x7e]+")
 
 LONGEST_RUN_MINUTES = 366 * 24 * 60
@@ -254,6 +257,53 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         ),
     ),
     th.Property(
+        "advisory_feeds",
+        th.ArrayType(th.StringType(allowed_values=list(FEEDS))),
+        default=[],
+        title="Advisory feeds",
+        description=(
+            "Public feeds to read after the missing KBs: msrc (what updates close and replace), kev (what is attacked) "
+            "and epss (how likely that is). They are other hosts, and get no token."
+        ),
+    ),
+    th.Property(
+        "msrc_url",
+        th.StringType,
+        default="https://api.msrc.microsoft.com/cvrf/v3.0",
+        title="MSRC URL",
+        description=(
+            "Where MSRC's documents are: another https URL (a mirror), or a folder with updates.json and 2026-Jun.json."
+        ),
+    ),
+    th.Property(
+        "kev_url",
+        th.StringType,
+        default="https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json",
+        title="KEV URL",
+        description="Where CISA's catalogue is: another https URL (a mirror), or a file.",
+    ),
+    th.Property(
+        "epss_url",
+        th.StringType,
+        default="https://epss.empiricalsecurity.com/epss_scores-current.csv.gz",
+        title="EPSS URL",
+        description="Where FIRST's scores are: another https URL (a mirror), or a file.",
+    ),
+    th.Property(
+        "msrc_months",
+        th.IntegerType(minimum=1, maximum=600),
+        default=60,
+        title="MSRC months",
+        description="Read MSRC's documents of so many months. STATE has room for 60: more are read every time.",
+    ),
+    th.Property(
+        "epss_min",
+        th.NumberType(minimum=0, maximum=1),
+        default=0.1,
+        title="Lowest EPSS score",
+        description="Leave out lower scores: of 345,000 CVEs, some 17,000 have 0.1 or more.",
+    ),
+    th.Property(
         "emit_activate_version_messages",
         th.BooleanType,
         default=True,
@@ -402,6 +452,7 @@ def _misdirected(config: Mapping[str, Any]) -> Iterator[str]:
     for key, read in (
         ("api_url", addresses.api_url),
         ("authority_url", lambda url: addresses.authority_url(url, tenant)),
+        *((f"{feed}_url", addresses.url_or_path) for feed in FEEDS),
     ):
         if isinstance(config.get(key), str) and config[key]:
             try:

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,12 @@ DIGESTS = "~"
 MOST_NAMED = 210
 """How many machines a list of STATE names at most: one in a hundred of 20,000, and a few; all else has room in 8 KB."""
 
+
+MOST_DOCUMENTS, MOST_HELD = 62, 4
+"""How many documents STATE names: those of five years, and a few; what is not named is read again."""
+
+LONGEST_LINE = 60
+"""Characters of a document's line; what is longer was not written by the tap."""
 
 OUTCOMES = ("answered", "not_found", "failed", "skipped", "not_in_export", "unnamed", "pairs")
 """The counts that stand in both bookmarks of a sweep."""
@@ -330,17 +336,113 @@ class ListBookmark:
         return {**vars(self)}
 
 
+class FeedDocument(NamedTuple):
+    """What STATE keeps of a document that was read: a line of four words.
+
+    Attributes:
+        document_id: Its id.
+        released: When the index says that it was released last; `-` where it was read by its URL alone.
+        digest: Of its rows.
+        pairs: How many pairs of update and CVE it has.
+    """
+
+    document_id: str
+    released: str
+    digest: str
+    pairs: int
+
+
+@dataclass
+class MsrcBookmark:
+    """What STATE keeps of MSRC's documents.
+
+    Attributes:
+        scope: What was asked for: another one reads all again.
+        documents: By id, those that were read.
+        held: By id, those that had lost too much to be believed at once.
+    """
+
+    scope: str | None = None
+    documents: dict[str, FeedDocument] = field(default_factory=dict)
+    held: dict[str, FeedDocument] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, state: object) -> MsrcBookmark:
+        """Read what an earlier run left; what is odd counts as missing."""
+        read = _mapping(state)
+        return cls(_text(read.get("scope")), _documents(read.get("documents")), _documents(read.get("held")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys, as plain values; the newest documents, where there are more than there is room for."""
+        return {
+            "scope": self.scope,
+            "documents": _lines(self.documents, MOST_DOCUMENTS),
+            "held": _lines(self.held, MOST_HELD),
+        }
+
+
+@dataclass
+class KevBookmark:
+    """What STATE keeps of CISA's catalogue.
+
+    Attributes:
+        released_at: When the one that was written last was released.
+        last_modified: The header of that answer.
+        entries: How many it had; None before any.
+        short_lists: How many there were last time, if that was too few; else empty.
+    """
+
+    released_at: str | None = None
+    last_modified: str | None = None
+    entries: int | None = None
+    short_lists: list[int] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, state: object) -> KevBookmark:
+        """Read what an earlier run left; what is odd counts as missing."""
+        read = _mapping(state)
+        said = read.get("short_lists")
+        short = [each for each in said if _number(each) is not None] if isinstance(said, list) else []
+        return cls(
+            _text(read.get("released_at")), _text(read.get("last_modified")), _number(read.get("entries")), short[-1:]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys, as plain values."""
+        return {**vars(self), "short_lists": [*self.short_lists]}
+
+
+@dataclass
+class EpssBookmark:
+    """What STATE keeps of FIRST's scores: of which day those are that were written last."""
+
+    score_date: str | None = None
+
+    @classmethod
+    def from_dict(cls, state: object) -> EpssBookmark:
+        """Read what an earlier run left; what is odd counts as missing."""
+        return cls(_text(_mapping(state).get("score_date")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys, as plain values."""
+        return {**vars(self)}
+
+
 class State:
     """What STATE says: read at the start of a run, changed by whoever lists and sweeps, written from here.
 
     Attributes:
         machines: Of the machine list.
         sweep: Of the sweep, as last kept: later changes of a running sweep's bookmark are not in it.
+        msrc: Of MSRC's documents; the next two of the other feeds.
     """
 
     def __init__(self) -> None:
         self.machines = ListBookmark()
         self.sweep = SweepBookmark()
+        self.msrc = MsrcBookmark()
+        self.kev = KevBookmark()
+        self.epss = EpssBookmark()
         self._checks = self.sweep.checks
 
     def read(self, state: object) -> None:
@@ -349,6 +451,9 @@ class State:
         self.machines = ListBookmark.from_dict(bookmarks.get("machines"))
         sweep = _mapping(bookmarks.get("missing_kbs")).get("sweep")
         self.sweep = SweepBookmark.from_dict(sweep)
+        self.msrc = MsrcBookmark.from_dict(bookmarks.get("msrc_kbs"))
+        self.kev = KevBookmark.from_dict(bookmarks.get("kev"))
+        self.epss = EpssBookmark.from_dict(bookmarks.get("epss"))
         # A version before this one wrote no bookmark of the checks.
         is_old = "counts" not in _mapping(sweep) and "missing_kbs_checks" not in bookmarks
         self._checks = self.sweep.checks if is_old else _checks(bookmarks.get("missing_kbs_checks"))
@@ -371,6 +476,9 @@ class State:
                 "machines": self.machines.to_dict(),
                 "missing_kbs": {"sweep": self.sweep.to_dict()},
                 "missing_kbs_checks": {**self._checks},
+                "msrc_kbs": self.msrc.to_dict(),
+                "kev": self.kev.to_dict(),
+                "epss": self.epss.to_dict(),
             }
         }
 
@@ -392,6 +500,21 @@ def _checks(value: object) -> dict[str, Any]:
             "deferred": _packed(_digests(said.get("deferred")) or []),
         },
     }
+
+
+def _documents(value: object) -> dict[str, FeedDocument]:
+    """The documents in a list of lines, those that are four words."""
+    found = {}
+    for line in value if isinstance(value, list) else ():
+        words = line.split(" ") if isinstance(line, str) else []
+        if len(words) == len(FeedDocument._fields) and words[3].isdecimal() and len(line) <= LONGEST_LINE:
+            found[words[0]] = FeedDocument(words[0], words[1], words[2], int(words[3]))
+    return found
+
+
+def _lines(documents: Mapping[str, FeedDocument], most: int) -> list[str]:
+    """Documents as STATE has them: a line each, since a merge overwrites a list."""
+    return [" ".join(map(str, document)) for document in documents.values()][:most]
 
 
 def _number(value: object) -> int | None:

@@ -33,17 +33,16 @@ def _is_not_the_sdks_unhandled_error(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("An unhandled error occurred while syncing")
 
 
-class DefenderStream(Stream):
-    """A stream whose rows the runner makes."""
+class RowStream(Stream):
+    """A stream whose rows are made elsewhere, and written when their time has come."""
 
     table: ClassVar[schema.Table]
     state_partitioning_keys = ()
 
-    def __init__(self, tap: Tap, runner: Runner) -> None:
+    def __init__(self, tap: Tap) -> None:
         """Keep a line out of the log that the SDK writes for every stream on the way of an error, without it."""
         super().__init__(tap, schema=self.table.schema)
         self.primary_keys = self.table.keys
-        self.runner = runner
         # By its name: singer-sdk 0.55 wraps it.
         logging.getLogger(self.logger.name).addFilter(_is_not_the_sdks_unhandled_error)
 
@@ -120,8 +119,16 @@ class DefenderStream(Stream):
 
     @override
     def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
-        """Nothing, but the SDK writes the SCHEMA: the runner writes the rows when their time has come."""
+        """Nothing, but the SDK writes the SCHEMA."""
         return ()
+
+
+class DefenderStream(RowStream):
+    """A stream whose rows the runner makes."""
+
+    def __init__(self, tap: Tap, runner: Runner) -> None:
+        super().__init__(tap)
+        self.runner = runner
 
 
 class Machines(DefenderStream):
@@ -179,3 +186,41 @@ class KbCves(DefenderStream):
 
 
 STREAMS: tuple[type[DefenderStream], ...] = (Machines, MissingKbs, MissingKbsChecks, Sweeps, KbCves)
+
+
+class MsrcKbs(RowStream):
+    """Updates as MSRC's documents name them: a row for each document that does."""
+
+    name = "msrc_kbs"
+    table = schema.MSRC_KBS
+
+
+class MsrcKbCves(RowStream):
+    """Which CVEs an update closes, by MSRC."""
+
+    name = "msrc_kb_cves"
+    table = schema.MSRC_KB_CVES
+
+
+class MsrcCves(RowStream):
+    """What MSRC says of the CVEs that an update closes."""
+
+    name = "msrc_cves"
+    table = schema.MSRC_CVES
+
+
+class Kev(RowStream):
+    """CISA's catalogue of known exploited vulnerabilities, whole."""
+
+    name = "kev"
+    table = schema.KEV
+
+
+class Epss(RowStream):
+    """FIRST's scores of how likely CVEs are to be exploited, those from `epss_min` on."""
+
+    name = "epss"
+    table = schema.EPSS
+
+
+ADVISORY_STREAMS: tuple[type[RowStream], ...] = (MsrcKbs, MsrcKbCves, MsrcCves, Kev, Epss)

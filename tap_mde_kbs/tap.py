@@ -15,9 +15,10 @@ from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
 from tap_mde_kbs import catalogs, schema, settings
+from tap_mde_kbs.advisories.reading import STREAMS_OF, Advisories
 from tap_mde_kbs.api.client import Client
 from tap_mde_kbs.api.machines import LIST_PERMISSION, MachineSource, machine_page
-from tap_mde_kbs.doctor import Doctor, report
+from tap_mde_kbs.doctor import Doctor, Line, report
 from tap_mde_kbs.errors import Interrupted, TapError, missing_permission
 from tap_mde_kbs.export.source import export_source
 from tap_mde_kbs.messages import MessageWriter, Redaction
@@ -25,7 +26,15 @@ from tap_mde_kbs.patience import Patience
 from tap_mde_kbs.runner import Runner
 from tap_mde_kbs.signals import hold_signals, signals_held
 from tap_mde_kbs.state import State
-from tap_mde_kbs.streams import STREAMS, DefenderStream, KbCves, Machines, MissingKbsChecks
+from tap_mde_kbs.streams import (
+    ADVISORY_STREAMS,
+    STREAMS,
+    DefenderStream,
+    KbCves,
+    Machines,
+    MissingKbsChecks,
+    RowStream,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +76,9 @@ class TapMdeKbs(Tap):
 
     def _kept(self, catalog: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         """A catalog as people edit it, as the tap can keep it."""
-        tables = {stream.name: stream.table for stream in self._streams_of(config)}
-        return catalogs.kept(catalog, tables, {stream.name for stream in STREAMS}, self.logger.warning)
+        streams = [*self._streams_of(config), *self._advisory_streams_of(config)]
+        known = {stream.name for stream in (*STREAMS, *ADVISORY_STREAMS)}
+        return catalogs.kept(catalog, {each.name: each.table for each in streams}, known, self.logger.warning)
 
     # What a run is made of; each is made when first used, so that discovery needs no settings.
 
@@ -104,18 +114,39 @@ class TapMdeKbs(Tap):
             log=self.logger,
         )
 
+    @cached_property
+    def advisories(self) -> Advisories:
+        """What reads the advisory feeds."""
+        return Advisories(
+            config=self.config,
+            state=self.bookmarks,
+            patience=self.patience,
+            check_time=self.client.check_time,
+            write_state=self._messages.write_state,
+            log=self.logger,
+        )
+
     def _machine_page(self, skip: int, top: int) -> list[dict[str, Any]]:
         return machine_page(self.client, skip, top, self.config.get("machines_filter"), self.unlisted)
 
     @staticmethod
     def _streams_of(config: Mapping[str, Any]) -> list[type[DefenderStream]]:
-        """The streams that there are with these settings."""
+        """The streams of the sweep that there are with these settings."""
         has_cves = config.get("missing_kbs_source", settings.PER_MACHINE) != settings.PER_MACHINE
         return [stream for stream in STREAMS if has_cves or stream is not KbCves]
 
+    @staticmethod
+    def _advisory_streams_of(config: Mapping[str, Any]) -> list[type[RowStream]]:
+        """The streams of the feeds that these settings name: a feed that is off has none."""
+        names = {name for feed in config.get("advisory_feeds") or () for name in STREAMS_OF.get(feed, ())}
+        return [stream for stream in ADVISORY_STREAMS if stream.name in names]
+
     @override
     def discover_streams(self) -> Sequence[Stream]:
-        return [stream(self, self.runner) for stream in self._streams_of(self.config)]
+        return [
+            *(stream(self, self.runner) for stream in self._streams_of(self.config)),
+            *(stream(self) for stream in self._advisory_streams_of(self.config)),
+        ]
 
     @override
     def setup_mapper(self) -> None:
@@ -156,6 +187,8 @@ class TapMdeKbs(Tap):
             self.runner.settle(checks_are_written=self.streams[MissingKbsChecks.name].selected)
             self.sync_all()
             self._messages.write_state()  # where batch files were written last, not even the SDK has
+            self.advisories.read({name: each for name, each in self.streams.items() if isinstance(each, RowStream)})
+            self._messages.write_state()
             self.runner.finish()
         except BrokenPipeError:  # there is nobody to write a last STATE to; click would end it without a word
             msg = "The target closed the pipe."
@@ -168,14 +201,21 @@ class TapMdeKbs(Tap):
     def examine(self) -> bool:
         """Check what a run needs, a line each on stdout; returns whether all is well."""
         doctor = Doctor(self.client, self.source, self._machine_page, self.runner.assessed, self.unlisted)
-        return report(doctor, click.echo, sys.stdout.encoding)
+        is_well = report(doctor, click.echo, sys.stdout.encoding)
+        for line in self.advisories.lines():
+            click.echo(Line(ok=line.ok or None, text=line.text).marked(sys.stdout.encoding))
+        return is_well
 
     def _check_permissions(self) -> None:
         """Fail before the first RECORD for a permission that the token is known to lack.
 
         `meltano config test` passes at the first RECORD, and would never see it.
         """
-        asked = any(stream.selected for name, stream in self.streams.items() if name != Machines.name)
+        asked = any(
+            stream.selected
+            for name, stream in self.streams.items()
+            if name != Machines.name and isinstance(stream, DefenderStream)
+        )
         if asked:
             self.source.check()
         if asked or self.streams[Machines.name].selected:

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from tap_mde_kbs import settings
 from tap_mde_kbs.schema import MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS
-from tests.support.singer import UNLIMITED, Messages, clean_environ, run_command, run_tap, trust
+from tests.support.singer import BOOKMARKS, UNLIMITED, Messages, clean_environ, run_command, run_tap, trust
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +112,12 @@ def expected_defaults() -> dict[str, Any]:
     """The defaults by the contract; those of the SDK's own settings are the SDK's."""
     return {
         "auth_method": "client_secret",
+        "advisory_feeds": [],
+        "msrc_url": "https://api.msrc.microsoft.com/cvrf/v3.0",
+        "kev_url": "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json",
+        "epss_url": "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz",
+        "msrc_months": 60,
+        "epss_min": 0.1,
         "cloud": "commercial",
         "include_not_onboarded": False,
         "include_excluded": False,
@@ -343,7 +349,7 @@ def assert_same_keys(messages: Messages) -> None:
     assert states
     for state in states:
         assert set(state) == {"bookmarks"}
-        assert set(state["bookmarks"]) == {"machines", "missing_kbs", "missing_kbs_checks"}
+        assert set(state["bookmarks"]) == BOOKMARKS
         assert set(state["bookmarks"]["machines"]) == {"version", "listed", "listed_short", "listing", "listed_at"}
         assert set(state["bookmarks"]["missing_kbs"]) == {"sweep"}
         assert sorted(state["bookmarks"]["missing_kbs"]["sweep"]) == sorted(sweep)

@@ -17,7 +17,7 @@ from tap_mde_kbs.patience import Patience
 from tests.support.contract import answers_of
 from tests.support.pipeline import Interrupt, Pipeline, Run
 from tests.support.process import started
-from tests.support.singer import Target, lacking
+from tests.support.singer import BOOKMARKS, Target, lacking
 from tests.support.warehouse import pairs, true_machines, true_missing_kbs
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def test_a_signal_ends_it_whatever_it_waits_for(simulate: StartSimulator, tmp_pa
         assert run.end() < SOON
     assert run.process.returncode == STATUS[TERM], run.stderr
     assert "Traceback" not in run.stderr
-    assert set(last_state(run.messages())["bookmarks"]) == {"machines", "missing_kbs", "missing_kbs_checks"}
+    assert set(last_state(run.messages())["bookmarks"]) == BOOKMARKS
 
 
 def test_what_went_out_before_a_long_wait_for_the_quota_is_in_a_state(simulate: StartSimulator, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from mde_simulator import Fleet, Simulator
 from tap_mde_kbs.patience import Patience
 from tests.support.contract import answers_of
-from tests.support.singer import Messages, Target, lacking, run_tap
+from tests.support.singer import BOOKMARKS, Messages, Target, lacking, run_tap
 
 if TYPE_CHECKING:
     from tests.conftest import StartSimulator
@@ -134,7 +134,7 @@ def test_state_is_small_and_not_written_for_every_machine(whole: tuple[Messages,
     assert len(messages.of("STATE")) < len(fleet.listed()) / 3
     assert all(len(json.dumps(message["value"])) < 8192 for message in messages.of("STATE"))
     names = {frozenset(message["value"]["bookmarks"]) for message in messages.of("STATE")}
-    assert names == {frozenset({"machines", "missing_kbs", "missing_kbs_checks"})}
+    assert names == {frozenset(BOOKMARKS)}
 
 
 def test_the_version_grows_even_if_the_clock_went_back(simulate: StartSimulator, tmp_path: Path) -> None:

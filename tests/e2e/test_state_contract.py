@@ -16,7 +16,7 @@ from mde_simulator import Fault, Fleet
 from tests.support.contract import answers_of
 from tests.support.environments import uv
 from tests.support.process import started
-from tests.support.singer import HURRIED, Target, half_a_day_passes, lacking, named
+from tests.support.singer import BOOKMARKS, HURRIED, Target, half_a_day_passes, lacking, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +84,7 @@ def assert_contract(states: Iterable[State]) -> None:
     counted = set()
     for state in states:
         assert set(state) == {"bookmarks"}
-        assert set(state["bookmarks"]) == {"machines", "missing_kbs", "missing_kbs_checks"}
+        assert set(state["bookmarks"]) == BOOKMARKS
         assert set(state["bookmarks"]["missing_kbs"]) == {"sweep"}
         sweep, checks = sweep_of(state), checks_of(state)
         for name, bookmark in (("machines", state["bookmarks"]["machines"]), ("sweep", sweep), ("checks", checks)):

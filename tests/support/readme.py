@@ -34,6 +34,11 @@ STREAMS: Mapping[str, str] = {
     ),
     "sweeps": "The tap's own judgement: a row for every sweep, written when it begins and again when a run ends.",
     "kb_cves": "Which CVEs an update closes, and how bad they are: only where `missing_kbs_source` is an export.",
+    "msrc_kbs": "Updates, a row for each MSRC document that names one: only with the [feed](advisories.md) `msrc`.",
+    "msrc_kb_cves": "Which CVEs an update closes, by MSRC: only with the feed `msrc`.",
+    "msrc_cves": "What MSRC says of the CVEs that an update closes: only with the feed `msrc`.",
+    "kev": "CISA's catalogue of known exploited vulnerabilities: only with the feed `kev`.",
+    "epss": "How likely CVEs are to be exploited, by FIRST: only with the feed `epss`.",
 }
 """What each stream is, in the order in which people meet them."""
 
@@ -80,7 +85,7 @@ def about() -> dict[str, Any]:
 @cache
 def catalog() -> dict[str, dict[str, Any]]:
     """Every stream that the tap has with any setting, as its catalog lists it, by name."""
-    environ = {**os.environ, "TAP_MDE_KBS_MISSING_KBS_SOURCE": "export"}
+    environ = {**os.environ, "TAP_MDE_KBS_MISSING_KBS_SOURCE": "export", "TAP_MDE_KBS_ADVISORY_FEEDS": "msrc,kev,epss"}
     listed = json.loads(_said(TAP, "--config=ENV", "--discover", environ=environ))["streams"]
     return {stream["tap_stream_id"]: stream for stream in listed}
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tests.support.launch import Attributes
 
 TAP = SCRIPTS / TAP_MDE_KBS.name
+BOOKMARKS = {"machines", "missing_kbs", "missing_kbs_checks", "msrc_kbs", "kev", "epss"}
+"""Whatever is selected, every STATE has these, since Meltano merges states."""
+
 UNLIMITED = {"requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000}
 """For simulators without a quota: no test waits for one that it does not test."""
 
