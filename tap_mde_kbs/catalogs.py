@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tap_mde_kbs.errors import FileError
+from tap_mde_kbs.given import BOOLEANS
 from tap_mde_kbs.schema import plain
 
 if TYPE_CHECKING:
@@ -24,12 +25,22 @@ FULL_TABLE = "FULL_TABLE"
 REPLICATION = ("replication-method", "replication-key", "forced-replication-method", "valid-replication-keys")
 """What metadata of a stream say of how it is replicated; entries have the first two with underscores."""
 
-ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "$comment"}
-"""What a schema may say of a property without a consequence for values."""
+SELECTION = {"selected", "selected-by-default"}
+"""What metadata say of whether something is written: true or false, also in words."""
 
-UNDERSTOOD = ANNOTATIONS | {"type", "format", "properties", "items", "additionalProperties", "required"}
-"""What of a schema can be kept; anything else might refuse a value, unless the stream's own schema says it, too."""
+RESTRICTING = {
+    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "enum", "const", "$ref", "$dynamicRef"),
+    *("pattern", "minLength", "maxLength", "contentEncoding", "contentMediaType"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("minItems", "maxItems", "uniqueItems", "contains", "prefixItems", "additionalItems"),
+    *("patternProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired", "dependentSchemas"),
+}
+"""What of a schema might refuse a value, unless the stream's own schema says it, too."""
 
+UNDERSTOOD = {"type", "format", "properties", "items", "additionalProperties", "required", "title", "description"}
+"""What of a schema is announced; anything else that does not restrict is a note of somebody's, and left out."""
+
+TYPES = {"null", "boolean", "integer", "number", "string", "array", "object"}
 TEXT = "string"
 
 
@@ -58,7 +69,8 @@ def kept(
         table = tables[name]
         if _is_replicated(entry):
             replicated.append(name)
-        if (keys := entry.get("key_properties")) and [*keys] != [*table.keys]:
+        keys = entry.get("key_properties")
+        if keys and keys != [*table.keys]:
             warn("The catalog asks for another key of %s: its own is kept, %s.", name, ", ".join(table.keys))
         # A schema is announced as a whole: of two entries the later one counts, as for the SDK.
         entries[name] = {
@@ -66,7 +78,7 @@ def kept(
             "key_properties": [*table.keys],
             "replication_method": FULL_TABLE,
             "schema": plain(_announced(entry.get("schema") or {}, table, name)),
-            "metadata": _metadata(entry.get("metadata") or [], table),
+            "metadata": _metadata(entry.get("metadata") or [], table, name),
         }
     if replicated:
         warn(
@@ -99,11 +111,21 @@ def _is_replicated(entry: Mapping[str, Any]) -> bool:
     return any(value not in (None, "", [], FULL_TABLE) for value in said)
 
 
-def _metadata(items: Iterable[Mapping[str, Any]], table: Table) -> list[dict[str, Any]]:
-    """The metadata without what it says of replication and keys; a key is selected, whatever it says."""
+def _metadata(items: Iterable[Mapping[str, Any]], table: Table, stream: str) -> list[dict[str, Any]]:
+    """The metadata without what it says of replication and keys; a key is selected, whatever it says.
+
+    Raises:
+        FileError: `selected` is neither true nor false.
+    """
     kept_items = []
     for item in items:
-        said = item.get("metadata") or {}
+        said = dict(item.get("metadata") or {})
+        for name in SELECTION & set(said):
+            if isinstance(said[name], str):
+                said[name] = BOOLEANS.get(said[name].strip().casefold(), said[name])
+            if said[name] not in (None, True, False):
+                msg = f"The catalog says `{name}` of {stream} as something else than true or false."
+                raise FileError(msg, "Correct it, or make a new one with `tap-mde-kbs --discover > catalog.json`.")
         if not item["breadcrumb"]:
             said = {name: value for name, value in said.items() if name not in {*REPLICATION, "view-key-properties"}}
             said["table-key-properties"] = [*table.keys]
@@ -129,33 +151,35 @@ def _announced(wanted: Mapping[str, Any], table: Table, stream: str) -> dict[str
         if name in table.keys and not prop:
             continue
         known = own["properties"].get(name)
-        if known is None:
-            properties[name] = _nullable(prop)
-        elif _fits(known, prop) or _is_text(prop):
-            properties[name] = _nullable(prop) if _is_nullable(known) else prop
+        if known is None and _is_schema(prop):
+            properties[name] = _nullable(_plainly(prop))
+        elif known is not None and (_fits(known, prop) or _is_text(prop)):
+            properties[name] = _nullable(_plainly(prop)) if _is_nullable(known) else _plainly(prop)
         else:
             msg = (
-                f"The catalog's schema asks for {stream}.{name} as {_shown(prop)}, and its values are {_shown(known)}: "
-                "they would not fit."
+                f"The catalog's schema asks for {stream}.{name} as {_shown(prop)}, and its values are "
+                f"{_shown(known)}: they would not fit."
             )
             raise FileError(msg, "Ask for a wider type or for a string, or take the override out (Meltano's `schema`).")
-    unknown = set(wanted.get("required") or []) - set(table.keys)
+    required = wanted.get("required") or []
+    unknown = set(map(str, required)) - set(table.keys) if isinstance(required, list) else {"something"}
     if unknown:
         msg = f"The catalog's schema requires {stream}.{min(unknown)}, which may be null or absent."
         raise FileError(msg, "Take the override out (Meltano's `schema`).")
-    return {**{key: value for key, value in wanted.items() if key in UNDERSTOOD}, "properties": properties}
+    return {**own, "properties": properties}
 
 
 def _fits(own: Mapping[str, Any], wanted: Any) -> bool:
     """Whether every value of a property's own schema, but null, is one of another; parts of objects may be left out."""
-    if not isinstance(wanted, dict) or any(key not in UNDERSTOOD and own.get(key) != wanted[key] for key in wanted):
+    if not _is_schema(wanted) or any(own.get(key) != wanted[key] for key in RESTRICTING & set(wanted)):
         return False
     types, theirs = _types(own) - {"null"}, _types(wanted)
     is_narrow = bool(theirs) and not types <= theirs | ({"integer"} if "number" in theirs else set())
-    if is_narrow or wanted.get("format") not in (None, own.get("format")):
+    formats = {str(schema["format"]).lower() for schema in (own, wanted) if schema.get("format")}
+    if is_narrow or (wanted.get("format") and (len(formats) > 1 or not own.get("format"))):
         return False
     if wanted.get("required") or wanted.get("additionalProperties") is False:
-        return own == wanted
+        return bool(own == wanted)
     parts, items = wanted.get("properties"), wanted.get("items")
     if isinstance(parts, dict) and "object" in types:
         known = own.get("properties", {})
@@ -165,7 +189,22 @@ def _fits(own: Mapping[str, Any], wanted: Any) -> bool:
 
 def _is_text(wanted: Any) -> bool:
     """Whether any value fits, once it is a text."""
-    return isinstance(wanted, dict) and TEXT in _types(wanted) and not set(wanted) - ANNOTATIONS - {"type"}
+    return _is_schema(wanted) and TEXT in _types(wanted) and not ({*RESTRICTING, "format"} & set(wanted))
+
+
+def _is_schema(wanted: Any) -> bool:
+    """Whether it is a schema whose types, if it has any, are of JSON."""
+    if not isinstance(wanted, dict):
+        return False
+    said = wanted.get("type", "null")
+    types = [said] if isinstance(said, str) else said
+    return isinstance(types, list) and bool(types) and all(isinstance(each, str) and each in TYPES for each in types)
+
+
+def _plainly(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema without notes of somebody's; a format as it is written."""
+    kept_keys = {key: value for key, value in wanted.items() if key in {*UNDERSTOOD, *RESTRICTING}}
+    return {**kept_keys, **({"format": str(wanted["format"]).lower()} if wanted.get("format") else {})}
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:
@@ -187,6 +226,6 @@ def _shown(schema: Any) -> str:
     """A property's schema in a few words; never of more than a line."""
     if not isinstance(schema, dict):
         return "something else than a schema"
-    what = " or ".join(sorted(_types(schema))) or "anything"
-    more = sorted(set(schema) - ANNOTATIONS - {"type", "properties", "items"})
+    what = " or ".join(sorted(_types(schema))) if _is_schema(schema) else "no type of JSON"
+    more = sorted({*RESTRICTING, "format", "required"} & set(schema))
     return (f"{what} ({', '.join(more)})" if more else what)[:100]

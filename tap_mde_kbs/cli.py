@@ -9,9 +9,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.plugin_base import _ConfigInput
 from singer_sdk.singerlib import CatalogEntry
 from singer_sdk.tap_base import CliTestOptionValue
@@ -20,8 +21,12 @@ from typing_extensions import override
 from tap_mde_kbs.doctor import Line
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, printable
 from tap_mde_kbs.given import decoded
+from tap_mde_kbs.settings import variable
 from tap_mde_kbs.signals import hold_signals
 from tap_mde_kbs.tap import TapMdeKbs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class CommandLine(TapMdeKbs):
@@ -43,12 +48,13 @@ class CommandLine(TapMdeKbs):
             return
         cls.print_version(print_fn=cls.logger.info)
         config = config or _ConfigInput()
-        tap = cls(
-            config=config.config,
-            parse_env_config=config.parse_env,
-            state=json.load(state) if state else None,
-            catalog=json.load(catalog) if catalog else None,
-        )
+        with _told_as_settings_errors():
+            tap = cls(
+                config=config.config,
+                parse_env_config=config.parse_env,
+                state=json.load(state) if state else None,
+                catalog=json.load(catalog) if catalog else None,
+            )
         tap.run()
 
     @classmethod
@@ -70,7 +76,8 @@ class CommandLine(TapMdeKbs):
             return
         config: _ConfigInput = ctx.params.get("config") or _ConfigInput()
         try:
-            tap = cls(config=config.config, parse_env_config=config.parse_env)
+            with _told_as_settings_errors():
+                tap = cls(config=config.config, parse_env_config=config.parse_env)
         except SettingsError as error:
             for line in str(error).splitlines():
                 click.echo(Line(ok=False, text=f"settings: {line}").marked(sys.stdout.encoding))
@@ -90,6 +97,16 @@ class CommandLine(TapMdeKbs):
                     "Use --test=schema to print the schemas."
                 )
         return command
+
+
+@contextlib.contextmanager
+def _told_as_settings_errors() -> Iterator[None]:
+    """What the SDK finds wrong with settings, of flattening or maps: it would log that, and end the command itself."""
+    try:
+        yield
+    except ConfigValidationError as error:
+        told = [*error.errors] or [str(error)]
+        raise SettingsError("\n".join(f"The settings are not valid: {printable(each)}." for each in told)) from None
 
 
 class JsonFile(click.ParamType[io.StringIO]):
@@ -269,6 +286,7 @@ def _open_all() -> set[int]:
 def _exit_status() -> int:
     log = CommandLine.logger
     try:
+        _check_levels()
         status = CommandLine.cli.main(standalone_mode=False)
     except TapError as error:
         _tell(log, error, str(error))
@@ -288,6 +306,19 @@ def _exit_status() -> int:
     else:
         return status if isinstance(status, int) else 0
     return 1
+
+
+def _check_levels() -> None:
+    """Refuse a log level that there is none of; the SDK's own error does not name the variable.
+
+    Raises:
+        SettingsError: Names it.
+    """
+    for name in (variable("loglevel"), "LOGLEVEL"):
+        level = os.environ.get(name)
+        if level and not isinstance(logging.getLevelName(level.upper()), int):
+            msg = f"The environment variable {name} is no log level."
+            raise SettingsError(msg, "Set it to DEBUG, INFO, WARNING, ERROR or CRITICAL, or unset it.")
 
 
 def _tell(log: logging.Logger, error: BaseException, text: str) -> None:

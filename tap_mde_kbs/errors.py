@@ -308,7 +308,7 @@ def sign_in_error(result: Mapping[str, Any]) -> SignInError:
     """
     description = str(result.get("error_description") or result.get("error") or "no reason given")
     reason, _, trace = printable(description).partition(" Trace ID: ")
-    found = re.search(r"AADSTS(\d+)", description)
+    found = re.search(r"AADSTS(\d{1,9})", description)
     said = result.get("error_codes")
     codes = [found.group(1)] if found else [str(code) for code in said] if isinstance(said, list) else []
     remedy = next((remedy for code in codes if (remedy := _remedy(code))), None)
@@ -320,7 +320,7 @@ def _remedy(code: str) -> Remedy | None:
     """What a number of Entra ID's means."""
     if code.startswith(FEDERATED_FAMILY):
         return _NO_FEDERATED_RECORD
-    return SIGN_IN_REMEDIES.get(int(code)) if code.isdecimal() else None
+    return SIGN_IN_REMEDIES.get(int(code)) if code.isdecimal() and len(code) < 10 else None  # noqa: PLR2004 - of any that there is
 
 
 def missing_permission(needed: str, roles: Collection[str]) -> ApiError | None:

@@ -34,7 +34,7 @@ DOTENV = ".env"
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 
 class Reader:
@@ -43,12 +43,16 @@ class Reader:
     Args:
         schema: Of all settings, as JSON schema.
         exact: Strings that may begin and end with anything but a line end: passphrases, which people choose.
+        spaced: Strings in which a line break or a tab is a blank: prose, or a filter of several lines.
         prefix: What the names of environment variables begin with.
     """
 
-    def __init__(self, schema: Mapping[str, Any], *, exact: frozenset[str], prefix: str) -> None:
+    def __init__(
+        self, schema: Mapping[str, Any], *, exact: frozenset[str], spaced: frozenset[str], prefix: str
+    ) -> None:
         self._properties: Mapping[str, Any] = schema["properties"]
         self._exact = exact
+        self._spaced = spaced
         self._prefix = prefix
 
     def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -111,11 +115,13 @@ class Reader:
 
     def _text(self, name: str, value: str, setting: Mapping[str, Any]) -> str | None:
         text = value.strip("\r\n\ufeff") if name in self._exact else _bare(value)
+        if name in self._spaced:
+            text = " ".join(text.split())
         if _CONTROL.search(text):
-            msg = "a text without line breaks and control characters"
+            msg = "a text without line breaks, control characters and bytes that are no UTF-8"
             raise ValueError(msg)
         choices = {str(each).casefold(): str(each) for each in setting.get("enum", ()) if each is not None}
-        return choices.get(text.casefold(), text) or None
+        return choices.get(text.casefold().replace("-", "_"), text) or None
 
 
 def decoded(content: bytes) -> str:

@@ -78,6 +78,12 @@ FEEDS = ("msrc", "kev", "epss")
 
 _IN_A_HEADER = re.compile(r"[\x20-\x7e]+")
 
+EXACT, SPACED = frozenset({"certificate_passphrase"}), frozenset({"machines_filter"})
+"""Settings that may begin and end with anything, and those in which a line break is a blank."""
+
+MOST_REQUESTS = 1_000_000
+"""More calls in an hour are a slip of the pen."""
+
 LONGEST_RUN_MINUTES = 366 * 24 * 60
 """More than a year is a slip of the pen, and more than a timer takes."""
 
@@ -202,14 +208,14 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     ),
     th.Property(
         "requests_per_minute",
-        th.IntegerType(minimum=1),
+        th.IntegerType(minimum=1, maximum=MOST_REQUESTS),
         default=100,
         title="Requests per minute",
         description="Share of the API's quota of 100 calls a minute that this tap may use.",
     ),
     th.Property(
         "requests_per_hour",
-        th.IntegerType(minimum=1),
+        th.IntegerType(minimum=1, maximum=MOST_REQUESTS),
         default=1500,
         title="Requests per hour",
         description="Share of the API's quota of 1,500 calls an hour that this tap may use.",
@@ -349,7 +355,7 @@ def read(
     Raises:
         FileError: There is a `.env`, and it can't be read.
     """
-    reader = Reader(schema, exact=frozenset({"certificate_passphrase"}), prefix=ENVIRONMENT_PREFIX)
+    reader = Reader(schema, exact=EXACT, spaced=SPACED, prefix=ENVIRONMENT_PREFIX)
     return reader.read({**config, **(reader.environment() if with_environment else {})})
 
 
@@ -420,7 +426,7 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], unreadable: 
 def _missing(config: Mapping[str, Any], unreadable: Collection[str]) -> Iterator[str]:
     """What is required, by the credential too, and not there: in one line."""
     needed = ["tenant_id", *CREDENTIAL_SETTINGS.get(config.get("auth_method") or DEFAULT_CREDENTIAL, ((), ()))[0]]
-    if config.get("auth_method") == "federated_token" and FEDERATED_TOKEN_VARIABLE not in os.environ:
+    if config.get("auth_method") == "federated_token" and not os.environ.get(FEDERATED_TOKEN_VARIABLE, "").strip():
         needed.append("federated_token_file")
     missing = [key for key in needed if config.get(key) is None and key not in unreadable]
     if missing:

@@ -87,8 +87,7 @@ class Fault:
         seconds: How long `slow` waits, or `drip` before each byte, or `export_not_yet` lasts, or what
             Retry-After says.
         retry_after: How the 429s and `sign_in_down` say it: "seconds", "date" or "absent".
-        code: The AADSTS number of `sign_in`, and of errors with a hostile text at the sign-in; the HTTP status of
-            `sign_in_status`.
+        code: The AADSTS number of `sign_in`, and of errors with a hostile text at the sign-in.
         status: Another status than the kind's own.
         text: What the kind's help says; the message of an error.
         size: How large, or how many, as the kind's help says; 0: the kind's own.

@@ -27,9 +27,9 @@ def _throttled(strike: Strike) -> Response:
     return _busy(strike, 429, 90055)
 
 
-@kind("sign_in_status", LOGIN, "HTTP status `code` without a body that says why", sign_in=True)
+@kind("sign_in_status", LOGIN, "503, or HTTP `status`, without a body that says why", sign_in=True)
 def _status(strike: Strike) -> Response:
-    return Response(strike.fault.code, b"")
+    return Response(strike.fault.status or 503, b"")
 
 
 @kind("sign_in_html", LOGIN, "200 with an HTML page, as a portal in between shows it", sign_in=True)

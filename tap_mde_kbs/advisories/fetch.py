@@ -149,7 +149,7 @@ class Fetcher:
         if isinstance(found, (FeedError, TapError)):
             raise found if isinstance(found, FeedError) else FeedError(str(found), self._advice, is_gone=True)
         if isinstance(found, (requests.RequestException, HTTPError, OSError)):
-            fault = network_fault(found, self.where, self._timeout)
+            fault = network_fault(found, self.where, self._session)
             advice = fault.advice or self._advice
             raise FeedError(fault.what.rstrip("."), advice, may_pass=fault.may_pass, is_gone=True)
         if isinstance(found, Exception):

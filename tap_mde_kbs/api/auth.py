@@ -63,6 +63,10 @@ PASSING_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 MANAGED_PASSING_STATUS = PASSING_STATUS | {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 """The same for a managed identity: 404 while its endpoint starts, 410 while it is updated; source as above."""
 
+MANAGED_ADVICE = (
+    "Has this machine an identity? Check IDENTITY_ENDPOINT, IDENTITY_HEADER and client_id, if they are set."
+)
+
 LONGEST_WAIT = 300.0
 """Seconds that are waited for a Retry-After at most; whoever asks for more is asked again then all the same."""
 
@@ -156,8 +160,9 @@ class SignIn(AuthBase):
 
     def roles(self) -> frozenset[str] | None:
         """The application permissions in the token; None where it does not tell: a token is opaque by contract."""
+        token = self.token()
         try:
-            payload = self.token().split(".")[1]
+            payload = token.split(".")[1]
             roles = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["roles"]
             return frozenset([roles] if isinstance(roles, str) else [str(role) for role in roles])
         except (IndexError, ValueError, KeyError, TypeError, RecursionError):
@@ -252,10 +257,10 @@ class SignIn(AuthBase):
         if isinstance(outcome, requests.Response):
             return self._why_answered(outcome, result, error)
         if outcome is not None:
-            fault = network_fault(outcome, self.authority, self._witness.timeout)
+            fault = network_fault(outcome, self.authority, self._witness.session)
             if fault.may_pass:
                 return TryAgainError(fault.what, advice=fault.advice)
-            return SignInError(fault.what, fault.advice)
+            return SignInError(fault.what, fault.advice or (MANAGED_ADVICE if self._is_managed else ""))
         said = result.get("error_description") or result.get("error") or f"{type(error).__name__}: {error}"
         msg = f"Sign-in failed before any call was made: {printable(said, 200)}."
         return SignInError(msg, f"Check the settings of auth_method {self.method}.")
@@ -265,29 +270,42 @@ class SignIn(AuthBase):
     ) -> Exception:
         """The same, where there was an answer: its status and its body decide, not what MSAL makes of them."""
         status, document = response.status_code, _document(response)
+        if self._is_managed and status == HTTPStatus.UNAUTHORIZED and error is not None:
+            # Azure Arc: MSAL is told of a file with a key, and can't read it.
+            msg = f"{self.authority} answered HTTP 401: {printable(error, 200)}."
+            return SignInError(msg, "On Azure Arc, run as a user who may read its key: of the group himds, or root.")
         passing = MANAGED_PASSING_STATUS if self._is_managed else PASSING_STATUS
         refusal = document if "error" in document else result
-        said = printable(refusal.get("error_description") or refusal.get("error") or response.reason or "", 200)
-        if status in passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR or refusal.get("error") in TRANSIENT:
-            what = f"{self.authority} answered HTTP {status}: {said.rstrip('.')}."
+        if status in passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR or str(refusal.get("error")) in TRANSIENT:
+            said = refusal.get("error_description") or refusal.get("error") or response.reason or ""
+            what = f"{self.authority} answered HTTP {status}: {printable(said, 200).rstrip('.')}."
             return TryAgainError(what, wait=seconds_to_wait(response.headers))
-        if status >= HTTPStatus.BAD_REQUEST and "error" in refusal:
-            return self._refused(refusal)
-        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            msg = (
-                f"{self.authority} answered HTTP {status}: redirects are not followed, since the secret would go along."
-            )
-            return SignInError(
-                msg, "Set authority_url to the host itself, or sign in at the network's own portal first."
-            )
-        if status >= HTTPStatus.BAD_REQUEST:
-            msg = f"Sign-in failed: {self.authority} answered HTTP {status}, and does not know the tenant."
-            return SignInError(msg, "Check tenant_id, cloud and authority_url.")
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
+            has_said_why = status >= HTTPStatus.BAD_REQUEST and "error" in refusal
+            return self._refused(refusal) if has_said_why else self._turned_away(status)
         if error is not None and "token_endpoint" in document:
             # The authority has said where it gives tokens, and was not asked for one.
             msg = f"Sign-in failed before a token was asked for: {printable(f'{type(error).__name__}: {error}', 200)}."
             return SignInError(msg, f"Check the settings of auth_method {self.method}.")
         return TryAgainError(f"the answer of {self.authority} was not what it should be.")
+
+    def _turned_away(self, status: int) -> SignInError:
+        """The error for HTTP 3xx and 4xx without a word of Entra ID's."""
+        if self._is_managed:
+            return SignInError(f"{self.authority} answered HTTP {status}.", MANAGED_ADVICE)
+        msg = f"{self.authority} answered HTTP {status}"
+        if status < HTTPStatus.BAD_REQUEST:
+            msg = f"{msg}: redirects are not followed, since the secret would go along."
+            advice = "Set authority_url to the host itself, or sign in at the network's own portal first."
+        elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
+            msg, advice = (
+                f"Sign-in failed: {msg}, and does not know the tenant.",
+                "Check tenant_id, cloud and authority_url.",
+            )
+        else:
+            msg = f"Sign-in failed: {msg}, without a word of Entra ID's."
+            advice = "Is there a filter or a proxy in between? Check authority_url and cloud."
+        return SignInError(msg, advice)
 
     def _refused(self, result: Mapping[str, Any]) -> SignInError:
         """The error for a refusal, without a client id that is not one.
@@ -308,8 +326,7 @@ class Witness:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self.timeout = session.timeout
+        self.session = session
         self.outcome: requests.Response | Exception | None = None
 
     def get(self, url: str, **kwargs: Any) -> requests.Response:
@@ -322,11 +339,11 @@ class Witness:
 
     def close(self) -> None:
         """As requests does it."""
-        self._session.close()
+        self.session.close()
 
     def _noted(self, method: str, url: str, kwargs: dict[str, Any]) -> requests.Response:
         try:
-            self.outcome = response = self._session.request(method, url, **kwargs)
+            self.outcome = response = self.session.request(method, url, **kwargs)
         except Exception as error:
             self.outcome = error
             raise

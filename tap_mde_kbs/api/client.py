@@ -216,7 +216,7 @@ class Client:
         try:
             response = self.session.get(f"{api_url}{path}", params=params)
         except requests.RequestException as error:
-            fault = network_fault(error, api_url, self.timeout)
+            fault = network_fault(error, api_url, self.session)
             if fault.may_pass:
                 raise TryAgainError(fault.what, advice=fault.advice) from None
             raise NoAnswerError(fault.what, fault.advice) from None

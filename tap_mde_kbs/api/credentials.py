@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_der_private_key,
     load_pem_private_key,
     pkcs12,
 )
@@ -77,7 +78,7 @@ def federated_token(config: Config) -> dict[str, Callable[[], str]]:
         SettingsError: The file can't be read, or holds no token; MSAL, which calls the function later, gets this too.
     """
     by_setting = config.get("federated_token_file")
-    path = Path(by_setting or os.environ[FEDERATED_TOKEN_VARIABLE])
+    path = Path(by_setting or os.environ[FEDERATED_TOKEN_VARIABLE].strip())
     name = "federated_token_file" if by_setting else FEDERATED_TOKEN_VARIABLE
 
     def read() -> str:
@@ -170,8 +171,11 @@ def _read_pfx(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes
     if _BASE64.fullmatch(text):
         msg = "is base64, as Key Vault exports a PFX: decode it into a file first (base64 --decode)"
         raise _LackingError(msg)
-    if _is_certificate(content):
+    if _is_der(content, x509.load_der_x509_certificate):
         msg = "holds a certificate alone (DER), and no private key"
+        raise _LackingError(msg)
+    if _is_der(content, lambda key: load_der_private_key(key, None)):
+        msg = "holds a private key alone (DER), and no certificate"
         raise _LackingError(msg)
     if not content.startswith(_ASN1_SEQUENCE):
         msg = "is neither PEM nor PFX"
@@ -183,10 +187,10 @@ def _read_pfx(content: bytes, passphrase: bytes | None) -> tuple[PrivateKeyTypes
     return key, [leaf, *others]
 
 
-def _is_certificate(content: bytes) -> bool:
+def _is_der(content: bytes, load: Callable[[bytes], object]) -> bool:
     try:
-        x509.load_der_x509_certificate(content)
-    except ValueError:
+        load(content)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
 

@@ -9,11 +9,11 @@ import contextlib
 import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from tap_mde_kbs import schema
 from tap_mde_kbs.api.client import entries_of, is_id, records_of, shape_error
-from tap_mde_kbs.errors import API_REMEDIES, NotFoundError, printable
+from tap_mde_kbs.errors import API_REMEDIES, ApiError, NotFoundError, printable
 from tap_mde_kbs.sweep.pool import Answer, Threads
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def machine_page(
             permission=LIST_PERMISSION,
             advice=API_REMEDIES["filter"].advice if machines_filter else None,
         )
-    except NotFoundError:
+    except NotFoundError as error:
+        if urlsplit(client.endpoints.api_url).path:  # another path than the API's answers so, too
+            raise ApiError(str(error), API_REMEDIES["address"].advice) from None
         return []
     entries = [entry if isinstance(entry, dict) else {} for entry in entries_of(document, LIST)]
     nameless = sum(not is_id(entry.get("id")) for entry in entries)

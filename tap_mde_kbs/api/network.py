@@ -20,6 +20,8 @@ from tap_mde_kbs.errors import certificate_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tap_mde_kbs.api.session import Session
+
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 """Where requests looks for the proxy of an https host, in its order."""
 
@@ -32,6 +34,7 @@ UNREADABLE = (
     requests.exceptions.InvalidURL,  # an InvalidProxyURL is one
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidHeader,
     LocationParseError,
     ProxySchemeUnknown,
     UnicodeError,
@@ -55,13 +58,13 @@ class NetworkFault(NamedTuple):
     """Whether another try may help."""
 
 
-def network_fault(error: BaseException, where: str, timeout: float) -> NetworkFault:
+def network_fault(error: BaseException, where: str, session: Session) -> NetworkFault:
     """Say why a call got no answer.
 
     Args:
         error: What requests raised.
         where: Who was called, as a message names it.
-        timeout: Seconds that were waited for a connection, and for each piece of an answer.
+        session: What the call was made with: its timeout, and whether it has a proxy.
     """
     chain = [*_chain(error)]
     text = " ".join(str(each) for each in chain)
@@ -69,26 +72,30 @@ def network_fault(error: BaseException, where: str, timeout: float) -> NetworkFa
         return NetworkFault(certificate_error(where, error), "", may_pass=False)
     if _NO_CERTIFICATES.search(text):
         variable = _set(CA_VARIABLES) or CA_VARIABLES[0]
-        what = f"The file that {variable} names holds no certificates."
+        what = f"The file that {variable} names is not all certificates in PEM."
         return NetworkFault(what, "Correct or unset it.", may_pass=False)
-    return (
-        _proxy_fault(chain, text, where)
-        or _connection_fault(chain, where, timeout)
-        or NetworkFault(f"No call to {where} could be made ({type(error).__name__}).", "", may_pass=False)
+    proxy = _set(PROXY_VARIABLES) if session.proxies else None
+    if proxy and (fault := _proxy_fault(chain, text, where, proxy)):
+        return fault
+    if any(isinstance(each, UNREADABLE) for each in chain):
+        what = f"No call to {where} could be made: its address, or a header, is malformed ({type(error).__name__})."
+        return NetworkFault(what, "", may_pass=False)
+    through = f"{where} (through the proxy of {proxy})" if proxy else where
+    return _connection_fault(chain, through, session.timeout) or NetworkFault(
+        f"No call to {where} could be made ({type(error).__name__}).", "", may_pass=False
     )
 
 
-def _proxy_fault(chain: list[BaseException], text: str, where: str) -> NetworkFault | None:
+def _proxy_fault(chain: list[BaseException], text: str, where: str, variable: str) -> NetworkFault | None:
     """What a proxy did, or what is wrong with its address: which is not quoted, since a password may be in it."""
-    variable = _set(PROXY_VARIABLES)
-    if variable is None:
-        return None
+    address = os.environ[variable]
     if "SOCKS support" in text:
         what = f"{variable} names a SOCKS proxy, which needs the package PySocks: no call was made."
         return NetworkFault(what, "Install it beside the tap, or name an HTTP proxy.", may_pass=False)
-    if any(isinstance(each, UNREADABLE) for each in chain):
+    is_unreadable = any(isinstance(each, UNREADABLE) or type(each) is ValueError for each in chain)
+    if is_unreadable or address != address.strip(" \t\r\n\"'"):
         what = f"{variable} is no address of a proxy: no call was made."
-        advice = "Write it as http://user:password@host:port; percent-encode / @ : # ? and % in user and password."
+        advice = "Write it as http://HOST:PORT, with USER:PASSWORD@ before HOST; percent-encode / @ : # ? [ % in these."
         return NetworkFault(what, advice, may_pass=False)
     if tunnel := _TUNNEL.search(text):
         status = int(tunnel.group(1))

@@ -6,7 +6,7 @@ tokens or streams.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 import requests
@@ -34,8 +34,8 @@ class Session(requests.Session):
         environment = self.merge_environment_settings(url, {}, None, None, None)
         self.proxies = dict(environment["proxies"])
         self.verify = environment["verify"]
-        if isinstance(self.verify, str) and not Path(self.verify).exists():
-            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that is not there: {self.verify}."
+        if isinstance(self.verify, str) and not os.access(self.verify, os.R_OK):
+            msg = f"REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names a file that can't be read: {self.verify}."
             raise SettingsError(msg, "Correct or unset it.")
         self.trust_env = False
         self.timeout = timeout

@@ -94,7 +94,10 @@ def export_in(document: object) -> Export:
         made_at = _moment(str(listed.get("generatedTime")))
     except ValueError:
         raise shape_error(document, FILES, "there is no `generatedTime` in it") from None
-    return Export(made_at, dict(_named(links)))
+    try:
+        return Export(made_at, dict(_named(links)))
+    except ValueError:  # an IPv6 address without its bracket
+        raise shape_error(document, FILES, "an entry of `exportFiles` is no link") from None
 
 
 def page(client: Client, query: str | None = None, size: int = PAGE_SIZE) -> Page:

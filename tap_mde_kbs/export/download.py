@@ -79,16 +79,16 @@ class Downloader:
             return self._get(link, lambda response: self._save(response, file))
 
     def _get(self, link: str, save: Callable[[requests.Response], bool]) -> bool:
-        where = shown(link)
+        where, session = shown(link), self._session(link)
         try:
-            with self._session(link) as session, session.get(link, stream=True) as response:
+            with session, session.get(link, stream=True) as response:
                 if response.status_code != HTTPStatus.OK:
                     raise _refused(response, where)
                 return save(response)
         except zlib.error:
             msg = f"{where} is damaged: no gzip, or its checksum is wrong"
         except (requests.RequestException, HTTPError) as error:
-            fault = network_fault(error, where, self._timeout)
+            fault = network_fault(error, where, session)
             if not fault.may_pass:
                 raise ApiError(fault.what, fault.advice) from None
             msg = f"{where} did not come whole ({type(error).__name__})"

@@ -113,7 +113,8 @@ def test_moments_of_state_that_lie_anywhere_decide_nothing(nights: StartNights, 
 def test_versions_of_state_that_lie_in_the_future_go_on_growing(nights: StartNights, version: int) -> None:
     night = nights(20)
     night.run()
-    for stream in night.target.state["bookmarks"].values():
+    for name in ("machines", "missing_kbs", "missing_kbs_checks"):
+        stream = night.target.state["bookmarks"][name]
         stream.get("sweep", stream)["version"] = version
     # Of a sweep that no table has there is no row to write again.
     night.target.state["bookmarks"]["missing_kbs"]["sweep"]["counts"]["is_partial"] = True

@@ -70,12 +70,14 @@ def test_the_private_authority_alone_will_do(simulate: StartSimulator, tmp_path:
     [
         ("socks5://127.0.0.1:1", "needs the package PySocks"),
         ("socks5h://user:pa%2Fss@127.0.0.1:1", "needs the package PySocks"),
-        ("http://user:pa/ss-word@127.0.0.1:1", "percent-encode / @"),
-        ("http://user:pa#ss-word@127.0.0.1:1", "percent-encode / @"),
-        ("http://user:pa?ss-word@127.0.0.1:1", "percent-encode / @"),
+        ("http://user:pa/ss-word@127.0.0.1:1", "percent-encode / @ : # ? ["),
+        ("http://user:pa#ss-word@127.0.0.1:1", "percent-encode / @ : # ? ["),
+        ("http://user:pa?ss-word@127.0.0.1:1", "percent-encode / @ : # ? ["),
         ("gopher://127.0.0.1:1", "is no address of a proxy"),
         ("http://127.0.0.1:port", "is no address of a proxy"),
         ("http://", "is no address of a proxy"),
+        ('"http://127.0.0.1:1"', "is no address of a proxy"),
+        ("http://user:pa[ss-word@127.0.0.1:1", "is no address of a proxy"),
     ],
 )
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
@@ -100,6 +102,7 @@ def test_a_proxy_that_no_call_can_go_to_is_named_at_once(tmp_path: Path, proxy: 
         assert text.startswith(variable)
         assert said in text
         assert "ss-word" not in text
+        assert "<credentials>" not in text
     assert messages is None or (messages.status == 1 and "Trying again" not in messages.stderr)
 
 
@@ -123,5 +126,5 @@ def test_a_file_of_authorities_without_any_is_named(simulate: StartSimulator, tm
     messages = run_tap(tmp_path, simulate(1), environ={"REQUESTS_CA_BUNDLE": str(path)})
     assert messages.status == 1
     assert "REQUESTS_CA_BUNDLE" in messages.last_line
-    assert "holds no certificates" in messages.last_line
+    assert "is not all certificates in PEM" in messages.last_line
     assert "Trying again" not in messages.stderr

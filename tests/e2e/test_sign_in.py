@@ -288,7 +288,7 @@ def test_an_identity_endpoint_that_is_not_up_yet_is_asked_again(
 ) -> None:
     """As Microsoft's guidance says. Each try is a request: it does not end in a cache of MSAL's."""
     simulator = simulate(
-        5, managed_identity=True, faults=[Fault("sign_in_status", path="*/token", code=status, times=1)]
+        5, managed_identity=True, faults=[Fault("sign_in_status", path="*/token", status=status, times=1)]
     )
     assert simulator.managed
     config = {**NO_SECRET, "auth_method": "managed_identity", "client_id": None}
@@ -329,9 +329,43 @@ def test_a_connection_that_breaks_once_is_made_again(simulate: StartSimulator, t
 def test_what_an_authority_will_not_say_otherwise_is_said_at_once(
     simulate: StartSimulator, tmp_path: Path, status: int
 ) -> None:
-    simulator = simulate(4, faults=[Fault("sign_in_status", path="*/openid-configuration", code=status)])
+    simulator = simulate(4, faults=[Fault("sign_in_status", path="*/openid-configuration", status=status)])
     messages = run_tap(tmp_path, simulator)
     assert messages.status == 1
     assert f"HTTP {status}" in messages.last_line
     assert "authority_url" in messages.last_line
     assert "Trying again" not in messages.stderr
+
+
+@pytest.mark.parametrize("variables", [{"IDENTITY_ENDPOINT": "localhost:1/msi"}, {"IDENTITY_HEADER": "x\n"}])
+@pytest.mark.parametrize("proxy", [{}, {"HTTPS_PROXY": "http://127.0.0.1:1"}])
+def test_a_malformed_identity_endpoint_is_named_at_once(
+    simulate: StartSimulator, tmp_path: Path, variables: dict[str, str], proxy: dict[str, str]
+) -> None:
+    """And no proxy is blamed: none is asked."""
+    simulator = simulate(3, managed_identity=True)
+    config = {**NO_SECRET, "auth_method": "managed_identity", "client_id": None}
+    environ = {**simulator.managed_identity_environment("app_service"), **variables, **proxy}
+    messages = run_tap(tmp_path, simulator, config=config, environ=environ)
+    assert messages.status == 1
+    assert "IDENTITY_ENDPOINT, IDENTITY_HEADER" in messages.last_line
+    assert "Trying again" not in messages.stderr
+    assert "PROXY" not in messages.last_line
+
+
+@pytest.mark.parametrize("status", [403, 413, 451])
+def test_a_filter_in_between_is_not_taken_for_a_tenant_that_is_not_known(
+    simulate: StartSimulator, tmp_path: Path, status: int
+) -> None:
+    messages = run_tap(tmp_path, simulate(3, faults=[Fault("sign_in_status", path="*/token", status=status)]))
+    assert messages.status == 1
+    assert f"HTTP {status}" in messages.last_line
+    assert "filter or a proxy in between" in messages.last_line
+    assert "tenant" not in messages.last_line
+
+
+def test_an_empty_variable_is_no_token_file(tmp_path: Path) -> None:
+    config = {"tenant_id": "a.example", "client_id": "b", "auth_method": "federated_token"}
+    messages = run_tap(tmp_path, config=config, environ={"AZURE_FEDERATED_TOKEN_FILE": " "})
+    assert messages.status == 1
+    assert "Missing setting: federated_token_file" in messages.last_line

@@ -138,6 +138,22 @@ def test_a_logging_configuration_that_is_none_is_told(tmp_path: Path, text: str)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["LOGLEVEL", "TAP_MDE_KBS_LOGLEVEL"])
+def test_a_log_level_that_there_is_none_of_is_named(tmp_path: Path, name: str) -> None:
+    done = run_command(tmp_path, "--config=ENV", environ={name: "chatty"})
+    assert done.status == 1
+    assert f"The environment variable {name} is no log level." in done.stderr.splitlines()[-1]
+
+
+def test_what_the_sdk_itself_refuses_is_told_as_well(tmp_path: Path) -> None:
+    """Flattening without a depth; it logs that, and ends the command by itself."""
+    config = {"tenant_id": "a", "client_id": "b", "client_secret": "c" * 9, "flattening_enabled": True}
+    parts: dict[str, Any] = {"disable_existing_loggers": True, "root": {"level": "CRITICAL", "handlers": []}}
+    messages = run_tap(tmp_path, config=config, environ=configuration(tmp_path, **parts))
+    assert messages.status == 1
+    assert "flattening" in messages.last_line
+
+
 def shell(folder: Path, command: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """A command of a shell, in which `$TAP` is the tap."""
     return subprocess.run(

@@ -142,6 +142,10 @@ def test_a_column_may_be_asked_for_as_text(name: str, text: str) -> None:
         ("vm_metadata", {"type": ["object", "null"], "properties": {"vm_id": {"type": "string"}}}),
         ("vm_metadata", {"type": ["object", "null"], "additionalProperties": False}),
         ("os_platform", "string"),
+        ("os_platform", {"type": 5}),
+        ("os_platform", {"type": []}),
+        ("os_platform", {"type": [["x"]]}),
+        ("os_platform", {"type": "text"}),
     ],
 )
 def test_a_schema_that_rows_would_not_fit_is_refused_by_name(name: str, prop: object) -> None:
@@ -149,8 +153,36 @@ def test_a_schema_that_rows_would_not_fit_is_refused_by_name(name: str, prop: ob
         kept(overridden(name, prop))
 
 
-def test_a_column_that_is_required_is_refused() -> None:
+def test_what_restricts_nothing_is_a_note_of_somebodys_and_left_out() -> None:
+    """And a format is the same in capitals."""
+    noted = {"type": ["null", "string"], "x-pii": True, "nullable": True, "format": "DATE-TIME"}
+    schema = kept(overridden("last_seen", noted))[0]["machines"]["schema"]
+    assert schema["properties"]["last_seen"] == {"type": ["null", "string"], "format": "date-time"}
+
+
+@pytest.mark.parametrize("required", [True, 5, "id", ["os_build"]])
+def test_what_is_required_beyond_the_key_is_refused(required: object) -> None:
     edited = entry()
-    edited["schema"]["required"] = ["id", "os_build"]
-    with pytest.raises(FileError, match=r"requires machines\.os_build"):
+    edited["schema"]["required"] = required
+    with pytest.raises(FileError, match=r"The catalog's schema requires machines\."):
         kept(edited)
+
+
+def test_a_stream_is_of_objects_whatever_its_schema_says() -> None:
+    edited = entry(key_properties=5)
+    edited["schema"] |= {"type": "array", "additionalProperties": False}
+    assert kept(edited)[0]["machines"]["schema"] == OWN
+
+
+@pytest.mark.parametrize(
+    ("said", "selected"), [("false", False), ("no", False), ("Yes", True), (True, True), (None, None)]
+)
+def test_selected_may_be_said_in_words(said: object, selected: bool | None) -> None:
+    found, _ = kept(entry(metadata=[{"breadcrumb": [], "metadata": {"selected": said}}]))
+    assert found["machines"]["metadata"][0]["metadata"].get("selected") is selected
+
+
+@pytest.mark.parametrize("said", ["perhaps", 7, [], {}])
+def test_selected_that_is_neither_is_named(said: object) -> None:
+    with pytest.raises(FileError, match="`selected` of machines"):
+        kept(entry(metadata=[{"breadcrumb": ["properties", "os_build"], "metadata": {"selected": said}}]))

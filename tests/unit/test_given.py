@@ -15,6 +15,7 @@ SCHEMA = {
     "properties": {
         "text": {"type": ["string", "null"]},
         "phrase": {"type": ["string"]},
+        "prose": {"type": ["string"]},
         "choice": {"type": ["string", "null"], "enum": ["per_machine", "export", None]},
         "switch": {"type": ["boolean", "null"]},
         "count": {"type": ["integer", "null"]},
@@ -27,7 +28,7 @@ UNSET = object()
 
 
 def reader() -> Reader:
-    return Reader(SCHEMA, exact=frozenset({"phrase"}), prefix="TAP_X_")
+    return Reader(SCHEMA, exact=frozenset({"phrase"}), spaced=frozenset({"prose"}), prefix="TAP_X_")
 
 
 def read(name: str, value: object) -> object:
@@ -51,6 +52,8 @@ def read(name: str, value: object) -> object:
         ("text", " \n", UNSET),
         ("text", '""', UNSET),
         ("phrase", "' a '\r\n", "' a '"),
+        ("prose", "a eq 'b'\n\tor c\n", "a eq 'b' or c"),
+        ("choice", "Per-Machine", "per_machine"),
         ("phrase", "\n", UNSET),
         ("choice", " Per_Machine\r", "per_machine"),
         ("choice", "other", "other"),
@@ -88,6 +91,7 @@ def test_what_stands_around_a_value_is_not_of_it(name: str, value: object, expec
     [
         ("text", "a\nb", "!a text without line breaks"),
         ("text", "a\0", "!a text without line breaks"),
+        ("text", "a\udcffb", "!a text without line breaks"),
         *(
             ("switch", text, "!of type boolean: true or false")
             for text in ("perhaps", "2", "-1", "tru", "null", "yes no")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from datetime import date
 from typing import Any
 
@@ -272,7 +273,7 @@ def test_a_spoilt_document_is_read_or_refused_and_nothing_else(data: st.DataObje
         while isinstance(at, (dict, list)) and at:
             key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
             if not isinstance(at[key], (dict, list)) or not at[key] or data.draw(st.booleans()):
-                at[key] = data.draw(ODD)
+                at[key] = deepcopy(data.draw(ODD))
                 break
             at = at[key]
     content = bytearray(json.dumps(spoilt).encode())
