@@ -167,7 +167,7 @@ def shell(folder: Path, command: str, **environ: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("option", ["--about", "--discover", "--help", "--config=config.json"])
+@pytest.mark.parametrize("option", ["--about", "--config=config.json"])
 def test_stdout_that_is_closed_is_a_line(simulate: StartSimulator, tmp_path: Path, option: str) -> None:
     """And nothing is written into whatever is opened instead of it."""
     simulator = simulate(2)
@@ -190,7 +190,7 @@ def test_stderr_that_is_closed_changes_nothing_else(simulate: StartSimulator, tm
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a file that is always full")  # noqa: PTH110
-@pytest.mark.parametrize("option", ["--about", "--discover", "--config=config.json"])
+@pytest.mark.parametrize("option", ["--about", "--config=config.json"])
 def test_stdout_that_is_full_is_a_line(simulate: StartSimulator, tmp_path: Path, option: str) -> None:
     simulator = simulate(4)
     (tmp_path / "config.json").write_text(json.dumps(simulator.config))
@@ -204,11 +204,11 @@ def test_stdout_that_is_full_is_a_line(simulate: StartSimulator, tmp_path: Path,
 @pytest.mark.parametrize(
     "environ",
     [
-        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.long),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LC_ALL": "xx_YY.odd", "TZ": "Mars/Olympus"},
-        {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1"},
-        {"HOME": "/nowhere", "TMPDIR": "/nowhere", "COLUMNS": "1"},
+        pytest.param({"LC_ALL": "xx_YY.odd", "TZ": "Mars/Olympus"}, marks=pytest.mark.long),
+        pytest.param({"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error"}, marks=pytest.mark.long),
+        pytest.param({"HOME": "/nowhere", "TMPDIR": "/nowhere", "COLUMNS": "1"}, marks=pytest.mark.long),
     ],
     ids=" ".join,
 )

@@ -9,6 +9,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -20,72 +22,18 @@ STUMBLES = {"close": b"", "reset": b"", "alert": ALERT, "plain": PLAIN, "half": 
 """What the first connection gets instead of a handshake."""
 
 
-class Stumbling:
-    """The door, from `with` to its end.
+class Loopback:
+    """A server on loopback that gives each connection to `meet`, from `with` to its end."""
 
-    Args:
-        port: Where the server is.
-        how: One of `STUMBLES`.
-        times: How many connections it stumbles over.
-    """
-
-    def __init__(self, port: int, how: str, times: int = 1) -> None:
-        self._port, self._how, self._left = port, how, times
-        door = self
-
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                door.meet(self.request)
-
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self.place = ("127.0.0.1", int(self._server.server_address[1]))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def meet(self, client: socket.socket) -> None:
-        """Stumble, or carry bytes both ways."""
-        if self._left:
-            self._left -= 1
-            client.recv(2**16)
-            client.sendall(STUMBLES[self._how])
-            if self._how == "reset":
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()
-            return
-        with socket.create_connection(("127.0.0.1", self._port)) as server:
-            back = threading.Thread(target=_carry, args=(server, client))
-            back.start()
-            _carry(client, server)
-            back.join()
-
-
-class Answering:
-    """A server that reads one request of each connection, answers with the same bytes, and closes.
-
-    Attributes:
-        met: How many connections came.
-    """
-
-    def __init__(self, answer: bytes) -> None:
-        self.met = 0
+    def __init__(self) -> None:
         server = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                server.met += 1
-                self.request.recv(2**16)
-                self.request.sendall(answer)
+                server.meet(self.request)
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self.port = int(self._server.server_address[1])
 
@@ -97,6 +45,60 @@ class Answering:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    def meet(self, client: socket.socket) -> None:
+        """Do with a connection what there is to do."""
+        raise NotImplementedError
+
+
+class Stumbling(Loopback):
+    """The door.
+
+    Args:
+        port: Where the server is.
+        how: One of `STUMBLES`.
+        times: How many connections it stumbles over.
+    """
+
+    def __init__(self, port: int, how: str, times: int = 1) -> None:
+        super().__init__()
+        self._behind, self._how, self._left = port, how, times
+        self.place = ("127.0.0.1", self.port)
+
+    @override
+    def meet(self, client: socket.socket) -> None:
+        if self._left:
+            self._left -= 1
+            client.recv(2**16)
+            client.sendall(STUMBLES[self._how])
+            if self._how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            return
+        with socket.create_connection(("127.0.0.1", self._behind)) as server:
+            back = threading.Thread(target=_carry, args=(server, client))
+            back.start()
+            _carry(client, server)
+            back.join()
+
+
+class Answering(Loopback):
+    """Reads one request of each connection, answers with the same bytes, and closes.
+
+    Attributes:
+        met: How many connections came.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self._answer = answer
+        self.met = 0
+
+    @override
+    def meet(self, client: socket.socket) -> None:
+        self.met += 1
+        client.recv(2**16)
+        client.sendall(self._answer)
 
 
 def _carry(source: socket.socket, sink: socket.socket) -> None:
