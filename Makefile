@@ -30,12 +30,15 @@ demo: $(OWN_UV)
 test: $(OWN_UV)
 	$(RUN) --group test pytest $(WORKERS) --dist worksteal
 
+# Which tests `make test-all` takes: all; with MARKS=long those alone that `make test` leaves out.
+MARKS ?=
+
 # What takes long needs environments that uv makes once, from 100 to 330 MB each, kept in .pytest_cache.
 # A group of tests, as those of Meltano, shares a worker, and so its project.
 test-all: $(OWN_UV)
 	$(RUN) --group test python tests/support/every_python.py pytest -m every_python
 	rm -f .coverage*
-	$(RUN) --group test coverage run -m pytest -m "" $(WORKERS) --dist loadgroup
+	$(RUN) --group test coverage run -m pytest -m "$(MARKS)" $(WORKERS) --dist loadgroup
 	$(RUN) --group test coverage combine --quiet
 	$(RUN) --group test coverage report
 
