@@ -104,7 +104,7 @@ def test_a_long_wait_is_said_once_with_its_length(simulate: StartSimulator, tmp_
     config.write_text(json.dumps(simulator.config))
     done = run_command(tmp_path, "--config", str(config), *options, environ=trust(simulator))
     assert done.status == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if "429" in line]
+    said = [line for line in done.stderr.splitlines() if "HTTP 429" in line]
     assert len(said) == 1
     assert re.search(r"The API refuses calls \(HTTP 429\): the next goes out in 2[45] s\.", said[0])
 
