@@ -53,7 +53,7 @@ def assert_right_through_kills(pipeline: Pipeline, warehouse: Warehouse, as_load
     fleet.pass_days(42)
     assert before - pairs(fleet)
     assert listed - set(fleet.listed())
-    simulator.tenant.latency = 0.3  # a busy target takes long to pass a STATE on
+    simulator.tenant.latency = 0.6  # a busy target takes long to pass a STATE on
     for kill in KILLS:
         assert pipeline.run(kill).interrupted
         assert_right_so_far(warehouse, before, fleet)

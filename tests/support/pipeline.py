@@ -270,7 +270,7 @@ class Pipeline:
         if interrupt:
             until = time.monotonic() + SECONDS
             while self._asked_since(before) < (interrupt.calls or 0) or (
-                interrupt.progress and not any(_cursor(state) != _cursor(self.state) for state in passed_on)
+                interrupt.progress and not any(_cursor(state) not in {None, _cursor(self.state)} for state in passed_on)
             ):
                 if tap.poll() is not None or time.monotonic() > until:
                     return False, time.monotonic()
@@ -325,9 +325,8 @@ def _read_states(target: Process, states: list[dict[str, Any]]) -> None:
 
 
 def _cursor(state: Mapping[str, Any]) -> str | None:
-    """How far the sweep is."""
-    sweep = state.get("bookmarks", {}).get("missing_kbs", {}).get("sweep", {})
-    after: str | None = sweep.get("after")
+    """How far the checks of the sweep are; None at its beginning."""
+    after: str | None = state.get("bookmarks", {}).get("missing_kbs_checks", {}).get("after")
     return after
 
 
