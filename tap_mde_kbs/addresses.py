@@ -32,6 +32,9 @@ LONGEST_HOST = 253
 """Characters of a host's name: RFC 1035, section 2.3.4, without the two of its wire form."""
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_LAST_OF_AN_IP_ADDRESS = re.compile(r"0x[0-9a-f]*|[0-9]+")
+"""What no name of a host ends in; of the forms of an address that it may end, one is taken."""
+
 _NOT_IN_A_PATH = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]|%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = re.compile(r"%(2[DE]|3[0-9]|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.IGNORECASE)
 _IT_MUST = "an https:// URL of a host: no http, no user, no query"
@@ -135,9 +138,7 @@ def _host(host: str) -> str:
     name = name.lower().removesuffix(".")
     if len(name) > LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise AddressError(_IT_MUST)
-    if re.fullmatch(
-        r"0x[0-9a-f]*|[0-9]+", name.rpartition(".")[2]
-    ):  # only of an IP address; not of one of another form
+    if _LAST_OF_AN_IP_ADDRESS.fullmatch(name.rpartition(".")[2]):
         try:
             return str(ipaddress.IPv4Address(name))
         except ValueError:

@@ -17,7 +17,7 @@ from tap_mde_kbs.progress import duration, export_advice
 from tap_mde_kbs.sweep.machine_list import ONBOARDED, entries_with_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tap_mde_kbs.api.client import Client
     from tap_mde_kbs.sweep.machine_list import Assessed
@@ -135,10 +135,10 @@ class Doctor:
         return Line(ok=True, text=advice or f"a sweep takes {duration(seconds)} by the quota")
 
 
-def report(doctor: Doctor, write: Callable[[str], None], encoding: str) -> bool:
+def report(lines: Iterable[Line], write: Callable[[str], None], encoding: str) -> bool:
     """Write every line, and say whether all is well."""
     well = True
-    for line in doctor.checks():
+    for line in lines:
         write(line.marked(encoding))
         well = well and line.ok is not False
     return well

@@ -320,7 +320,7 @@ def _remedy(code: str) -> Remedy | None:
     """What a number of Entra ID's means."""
     if code.startswith(FEDERATED_FAMILY):
         return _NO_FEDERATED_RECORD
-    return SIGN_IN_REMEDIES.get(int(code)) if code.isdecimal() and len(code) < 10 else None  # noqa: PLR2004 - of any that there is
+    return next((remedy for number, remedy in SIGN_IN_REMEDIES.items() if str(number) == code), None)
 
 
 def missing_permission(needed: str, roles: Collection[str]) -> ApiError | None:

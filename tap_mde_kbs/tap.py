@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
@@ -201,10 +202,8 @@ class TapMdeKbs(Tap):
     def examine(self) -> bool:
         """Check what a run needs, a line each on stdout; returns whether all is well."""
         doctor = Doctor(self.client, self.source, self._machine_page, self.runner.assessed, self.unlisted)
-        is_well = report(doctor, click.echo, sys.stdout.encoding)
-        for line in self.advisories.lines():
-            click.echo(Line(ok=line.ok or None, text=line.text).marked(sys.stdout.encoding))
-        return is_well
+        feeds = (Line(ok, text) for ok, text in self.advisories.lines())
+        return report(chain(doctor.checks(), feeds), click.echo, sys.stdout.encoding)
 
     def _check_permissions(self) -> None:
         """Fail before the first RECORD for a permission that the token is known to lack.

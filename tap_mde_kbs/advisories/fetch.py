@@ -20,7 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from tap_mde_kbs.api.network import network_fault
+from tap_mde_kbs.api.network import PASSING_STATUS, network_fault
 from tap_mde_kbs.api.session import Session
 from tap_mde_kbs.errors import FeedError, TapError
 from tap_mde_kbs.signals import signals_held
@@ -35,7 +35,6 @@ PIECE_BYTES = 2**16
 TRIES = 2
 MOST_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 GZIP_MAGIC = b"\x1f\x8b"
 
 GZIP = 31

@@ -11,7 +11,7 @@ import json
 import time
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tap_mde_kbs import schema
 from tap_mde_kbs.addresses import url_or_path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tap_mde_kbs.advisories.fetch import Fetched
     from tap_mde_kbs.patience import Patience
     from tap_mde_kbs.state import MsrcBookmark, State
+
+Parsed = TypeVar("Parsed")
 
 MSRC, KEV, EPSS = FEEDS
 
@@ -64,13 +66,6 @@ class Rows(Protocol):
 
     def activate(self, version: int) -> str:
         """Tell the target that rows of earlier versions are gone; returns what was done, as a sentence."""
-
-
-class FeedLine(NamedTuple):
-    """What `--test` says of a feed: whether it can be read, and a clause."""
-
-    ok: bool
-    text: str
 
 
 class Advisories:
@@ -120,17 +115,17 @@ class Advisories:
                 continue
             self._guarded(feed, lambda feed=feed, selected=selected: readers[feed](selected))  # type: ignore[misc]
 
-    def lines(self) -> Iterator[FeedLine]:
-        """What `--test` says: a line a feed; none of them fails anything."""
+    def lines(self) -> Iterator[tuple[bool | None, str]]:
+        """What `--test` says, a line a feed: True where it can be read, else None, since none fails anything."""
         probes = {MSRC: self._probe_msrc, KEV: self._probe_kev, EPSS: self._probe_epss}
         for feed in FEEDS:
             if feed in self._config["advisory_feeds"]:
                 try:
-                    yield FeedLine(ok=True, text=f"{feed}: {probes[feed](self._fetcher(feed))}")
+                    yield True, f"{feed}: {probes[feed](self._fetcher(feed))}"
                 except FeedError as error:
-                    yield FeedLine(ok=False, text=f"{feed}: {error}; {UNAFFECTED}. {error.advice}")
+                    yield None, f"{feed}: {error}; {UNAFFECTED}. {error.advice}"
                 except Exception as error:  # noqa: BLE001 - a feed fails nothing
-                    yield FeedLine(ok=False, text=f"{feed}: {_defect(error)}; {UNAFFECTED}")
+                    yield None, f"{feed}: {_defect(error)}; {UNAFFECTED}"
 
     def _guarded(self, feed: str, read: Callable[[], None]) -> None:
         """Read a feed; whatever it does ends in one warning."""
@@ -164,7 +159,7 @@ class Advisories:
         read = written = rows = 0
         faults: list[FeedError] = []
         for document_id in self._due(index):
-            self._check_time_of_msrc(faults)
+            self._check_msrc_time()
             try:
                 document, entry = self._document(fetcher, document_id, index)
             except FeedError as error:
@@ -201,13 +196,13 @@ class Advisories:
             msg = f"{faults[0]}{more}"
             raise FeedError(msg, faults[0].advice)
 
-    def _check_time_of_msrc(self, faults: list[FeedError]) -> None:
+    def _check_msrc_time(self) -> None:
         """End the reading when the run's time is over: the next run goes on."""
         try:
             self._check_time()
         except Stopped:
             msg = "time_limit_minutes is over before all documents were read"
-            raise FeedError(msg, "The next run goes on.") from (faults[0] if faults else None)
+            raise FeedError(msg, "The next run goes on.") from None
 
     def _msrc_bookmark(self, tables: Mapping[str, Rows], index: Mapping[str, str]) -> MsrcBookmark:
         """The bookmark: begun anew where others are asked for, and without documents that are too old."""
@@ -260,11 +255,8 @@ class Advisories:
     def _document(
         self, fetcher: Fetcher, document_id: str, index: Mapping[str, str]
     ) -> tuple[msrc.Document, FeedDocument]:
-        fetched = _fetched(fetcher, f"cvrf/{document_id}")
-        try:
-            document = msrc.document_in(fetched.content, document_id)
-        except (ValueError, RecursionError) as error:
-            raise _odd(fetcher, f"{document_id}: {_clause(error)}") from None
+        content = _fetched(fetcher, f"cvrf/{document_id}").content
+        document = _parsed(fetcher, lambda: msrc.document_in(content, document_id), f"{document_id}: ")
         released = index.get(document_id, "-")
         return document, FeedDocument(document_id, released, document.digest, len(document.kb_cves))
 
@@ -296,7 +288,7 @@ class Advisories:
         if fetched is None:
             self._log.info("kev: not modified since the last reading.")
             return
-        catalogue = _catalogue(fetcher, fetched)
+        catalogue = _parsed(fetcher, lambda: kev.catalogue_in(fetched.content))
         if catalogue.released_at == bookmark.released_at:
             self._state.kev = replace(bookmark, last_modified=fetched.last_modified or bookmark.last_modified)
             self._log.info("kev: nothing newer than %s.", catalogue.released_at)
@@ -320,13 +312,14 @@ class Advisories:
         self._log.info("kev: %d entries, released %s.", count, catalogue.released_at)
 
     def _probe_kev(self, fetcher: Fetcher) -> str:
-        catalogue = _catalogue(fetcher, _fetched(fetcher))
+        content = _fetched(fetcher).content
+        catalogue = _parsed(fetcher, lambda: kev.catalogue_in(content))
         return f"{len(catalogue.rows)} entries, released {catalogue.released_at[:10]}"
 
     def _read_epss(self, tables: Mapping[str, Rows]) -> None:
         """Write the scores if they are of a later day."""
         fetcher, bookmark = self._fetcher(EPSS), self._state.epss
-        scores = self._scores(fetcher, _fetched(fetcher))
+        scores = self._scores(fetcher)
         if bookmark.score_date and scores.score_date <= bookmark.score_date:
             self._log.info("epss: nothing newer than %s.", bookmark.score_date)
             return
@@ -335,14 +328,12 @@ class Advisories:
         self._write_state()
         self._log.info("epss: %d scores of %s.", len(scores.rows), scores.score_date)
 
-    def _scores(self, fetcher: Fetcher, fetched: Fetched) -> epss.Scores:
-        try:
-            return epss.scores_in(fetched.content, fetched.name, float(self._config["epss_min"]))
-        except ValueError as error:
-            raise _odd(fetcher, _clause(error)) from None
+    def _scores(self, fetcher: Fetcher) -> epss.Scores:
+        fetched, least = _fetched(fetcher), float(self._config["epss_min"])
+        return _parsed(fetcher, lambda: epss.scores_in(fetched.content, fetched.name, least))
 
     def _probe_epss(self, fetcher: Fetcher) -> str:
-        scores = self._scores(fetcher, _fetched(fetcher))
+        scores = self._scores(fetcher)
         return f"{len(scores.rows)} scores of {self._config['epss_min']} or more, of {scores.score_date}"
 
     def _write_table(self, table: Rows, rows: list[dict[str, Any]]) -> None:
@@ -377,28 +368,28 @@ def _fetched(fetcher: Fetcher, name: str = "") -> Fetched:
 
 
 def _index(fetcher: Fetcher) -> dict[str, str]:
+    content = _fetched(fetcher, "updates").content
+    return _parsed(fetcher, lambda: msrc.index_in(content), "as its index ")
+
+
+def _parsed(fetcher: Fetcher, parse: Callable[[], Parsed], what: str = "") -> Parsed:
+    """What a parser makes of a file.
+
+    Args:
+        fetcher: Whose file it is.
+        parse: Parses it.
+        what: Said before what the parser found.
+
+    Raises:
+        FeedError: It is another file than it should be; never quotes content.
+    """
     try:
-        return msrc.index_in(_fetched(fetcher, "updates").content)
+        return parse()
     except (ValueError, RecursionError) as error:
-        raise _odd(fetcher, f"as its index {_clause(error)}") from None
-
-
-def _catalogue(fetcher: Fetcher, fetched: Fetched) -> kev.Catalogue:
-    try:
-        return kev.catalogue_in(fetched.content)
-    except (ValueError, RecursionError) as error:
-        raise _odd(fetcher, _clause(error)) from None
-
-
-def _clause(error: Exception) -> str:
-    """What a parser found, as a clause of a person's length; never content."""
-    return str(error) if type(error) is ValueError else f"no such file as it was before ({type(error).__name__})"
-
-
-def _odd(fetcher: Fetcher, what: str) -> FeedError:
-    return FeedError(
-        f"{fetcher.where} sent {what}", "If that stays so, report it; a mirror or a file may serve meanwhile."
-    )
+        own = type(error) is ValueError  # of our parsers, whose texts are clauses
+        found = str(error) if own else f"no such file as it was before ({type(error).__name__})"
+        msg = f"{fetcher.where} sent {what}{found}"
+        raise FeedError(msg, "If that stays so, report it; a mirror or a file may serve meanwhile.") from None
 
 
 def _shrunken(fetcher: Fetcher, entry: FeedDocument, before: FeedDocument | None) -> FeedError:

@@ -27,8 +27,8 @@ PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-PASSING_PROXY_STATUS = {408, 425, 429, 500, 502, 503, 504}
-"""What a proxy may answer to CONNECT that another try may better."""
+PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+"""What a proxy may answer to CONNECT, or a public host to a GET, that another try may better."""
 
 UNREADABLE = (
     requests.exceptions.InvalidURL,  # an InvalidProxyURL is one
@@ -105,7 +105,7 @@ def _proxy_fault(chain: list[BaseException], text: str, where: str, variable: st
             if status == requests.codes.proxy_authentication_required
             else "Have the host let through, or except it in NO_PROXY where it needs no proxy."
         )
-        return NetworkFault(what, advice, may_pass=status in PASSING_PROXY_STATUS)
+        return NetworkFault(what, advice, may_pass=status in PASSING_STATUS)
     if any(isinstance(each, requests.exceptions.ProxyError) for each in chain):
         what = f"The proxy of {variable} can't be reached, or broke off the connection to {where}."
         return NetworkFault(what, f"Correct or unset {variable}.", may_pass=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
 SECRET = 's3cr3t~/+ü"value'  # noqa: S105 - nobody's
@@ -167,11 +168,16 @@ def shell(folder: Path, command: str, **environ: str) -> subprocess.CompletedPro
     )
 
 
+def write_config(folder: Path, simulator: Simulator) -> None:
+    """Write `config.json`, with the simulator's settings."""
+    (folder / "config.json").write_text(json.dumps(simulator.config))
+
+
 @pytest.mark.parametrize("option", ["--about", "--config=config.json"])
 def test_stdout_that_is_closed_is_a_line(simulate: StartSimulator, tmp_path: Path, option: str) -> None:
     """And nothing is written into whatever is opened instead of it."""
     simulator = simulate(2)
-    (tmp_path / "config.json").write_text(json.dumps(simulator.config))
+    write_config(tmp_path, simulator)
     done = shell(tmp_path, f'"$TAP" {option} >&-', **trust(simulator))
     assert done.returncode == 1
     assert done.stderr == (
@@ -182,7 +188,7 @@ def test_stdout_that_is_closed_is_a_line(simulate: StartSimulator, tmp_path: Pat
 
 def test_stderr_that_is_closed_changes_nothing_else(simulate: StartSimulator, tmp_path: Path) -> None:
     simulator = simulate(4)
-    (tmp_path / "config.json").write_text(json.dumps(simulator.config))
+    write_config(tmp_path, simulator)
     done = shell(tmp_path, '"$TAP" --config=config.json 2>&- <&-', **trust(simulator))
     assert done.returncode == 0
     assert {json.loads(line)["type"] for line in done.stdout.splitlines()} >= {"SCHEMA", "RECORD", "STATE"}
@@ -193,7 +199,7 @@ def test_stderr_that_is_closed_changes_nothing_else(simulate: StartSimulator, tm
 @pytest.mark.parametrize("option", ["--about", "--config=config.json"])
 def test_stdout_that_is_full_is_a_line(simulate: StartSimulator, tmp_path: Path, option: str) -> None:
     simulator = simulate(4)
-    (tmp_path / "config.json").write_text(json.dumps(simulator.config))
+    write_config(tmp_path, simulator)
     done = shell(tmp_path, f'"$TAP" {option} > /dev/full', **trust(simulator))
     assert done.returncode == 1
     assert "No space left on device" in done.stderr.splitlines()[-1]
@@ -218,7 +224,7 @@ def test_under_strange_environments_it_is_the_same_run(
     """Names with umlauts included: messages are UTF-8, whatever a terminal can show."""
     simulator = simulate(3)
     simulator.fleet.change(simulator.fleet.listed()[0], computerDnsName="Grüße-😀")
-    (tmp_path / "config.json").write_text(json.dumps(simulator.config))
+    write_config(tmp_path, simulator)
     done = shell(tmp_path, '"$TAP" --config=config.json > out; echo $? > status', **trust(simulator), **environ)
     assert (tmp_path / "status").read_text().strip() == "0", done.stderr
     assert "Traceback" not in done.stderr
@@ -229,7 +235,7 @@ def test_under_strange_environments_it_is_the_same_run(
 
 def test_a_working_folder_that_is_gone_is_no_matter(simulate: StartSimulator, tmp_path: Path) -> None:
     simulator = simulate(2)
-    (tmp_path / "config.json").write_text(json.dumps(simulator.config))
+    write_config(tmp_path, simulator)
     done = shell(
         tmp_path, 'mkdir gone; cd gone; rmdir ../gone; "$TAP" --config="$PLACE/config.json" --config=ENV',
         PLACE=str(tmp_path), **trust(simulator),
