@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tests.transform.advisories import Advisories, Epss, Kev, MsrcCve, MsrcKb, MsrcKbCve, Ssvc
 from tests.transform.truth import Check, KbCve, Machine, MissingKb, Sweep, Tenant, is_plausible
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 GROUPS = ("Servers", "Laptops", None)
-TAGS = ((), ("VIP",), ("lab", "o'clock"), ("VIP", "VIP", "lab"), None)
+TAGS = ((), ("VIP",), ("internet-facing", "o'clock"), ("VIP", "VIP", "lab"), None)
 RATINGS = ("Low", "Medium", "High", None)
 NO_ANSWER = ("failed", "not_found", "skipped")
 REASONS = {"skipped": ("not_onboarded", "excluded", "silent"), "failed": ("HTTP 500, again and again", None)}
@@ -43,8 +44,8 @@ AHEAD = (DAY, -DAY, 30 * DAY, -30 * DAY)
 class RandomTenant:
     """A tenant's raw tables; every day is its own, while machines and KBs have ids that other tenants have too."""
 
-    def __init__(self, number: int, *, cves: bool) -> None:
-        """Take a number that decides everything; `cves` makes a table `kb_cves`."""
+    def __init__(self, number: int, *, cves: bool, advisories: bool = False) -> None:
+        """Take a number that decides everything; `cves` makes a table `kb_cves`, `advisories` those of feeds."""
         self.number = number
         self._dice = random.Random(number)  # noqa: S311 - made-up fleets
         self._now = datetime(2026, 1, 1) + number * 200 * DAY  # noqa: DTZ001 - UTC, as warehouses keep it
@@ -70,6 +71,7 @@ class RandomTenant:
         """In the columns of the listing."""
         self._came_late: list[Check | Machine | Sweep] = []
         self._export: tuple[datetime, Mapping[str, frozenset[str]]] | None = None
+        self._advisories = random_advisories(number, self._now) if advisories else Advisories()
         self._live(self._now)
 
     def tenant(self) -> Tenant:
@@ -81,6 +83,7 @@ class RandomTenant:
             None if self._cves is None else tuple(self._cves),
             None if self._is_early else tuple(self._sweeps.values()),
             f"tenant_{self.number}",
+            self._advisories,
         )
 
     @property
@@ -288,6 +291,86 @@ class RandomTenant:
             for kb in self._kbs
             for number in range(self._dice.randrange(3))
         ]
+
+
+PRODUCTS = {
+    "11": "Windows 11 Version 24H2 for x64-based Systems",
+    "19": "Windows Server 2019",
+    "12": "Windows Server 2012 R2",
+    "48": "Microsoft .NET Framework 4.8 on Windows Server 2019",
+    "16": "Microsoft Office 2016 (64-bit edition)",
+}
+KINDS = (
+    "Security Update", "Security Update", "Cumulative Update", "Security Hotpatch Update", "SecurityHotpatchUpdate",
+    "Standalone Security Update", "ServicingStackUpdate", "Monthly Rollup", "Security Only",
+)  # fmt: skip
+MONTHS = (date(2025, 10, 1), date(2025, 11, 1), date(2025, 12, 1), date(2026, 1, 1))
+
+
+def random_advisories(number: int, now: datetime) -> Advisories:
+    """What feeds say of the updates of every tenant; two readings of some documents, and of KEV and EPSS.
+
+    Updates replace each other at random, in circles, too, and are for any products. One tenant in five lacks a feed.
+    """
+    dice = random.Random(f"advisories {number}")  # noqa: S311 - made-up feeds
+    kbs = [f"{tenant}{n:02}" for tenant in range(8) for n in range(6)]
+    cves = [f"CVE-2026-{n}" for n in range(12)] + ["ADV260001"]
+    rows, closing, said = [], [], []
+    for month, reading in ((month, reading) for month in MONTHS for reading in range(dice.randrange(1, 3))):
+        document_id, read_at = f"{month:%Y-%b}", now + reading * DAY + number * MINUTE
+        for kb_id in dice.sample(kbs, 20):
+            closed = dice.sample(cves, dice.randrange(4))
+            ids = dice.sample([*PRODUCTS], dice.choice((1, 1, 1, 2, 3)))
+            closing += [MsrcKbCve(kb_id, cve_id, document_id, read_at) for cve_id in closed]
+            rows.append(
+                MsrcKb(
+                    kb_id,
+                    document_id,
+                    month,
+                    read_at,
+                    cves=sum(cve_id.startswith("CVE") for cve_id in closed),
+                    published_on=dice.choice((None, month + 12 * DAY, month + 24 * DAY)),
+                    supersedes=tuple(dice.sample(kbs, dice.choice((0, 0, 0, 1, 1, 2)))),
+                    sub_types=tuple(dice.sample(KINDS, dice.choice((0, 1, 1, 1, 2)))),
+                    product_ids=tuple(sorted(ids)),
+                    products=tuple(sorted(PRODUCTS[id_] for id_ in ids)),
+                    restart_required=dice.choice((None, "Yes", "Maybe", "No")),
+                )
+            )
+        said += [
+            MsrcCve(
+                cve_id,
+                document_id,
+                read_at,
+                severity=dice.choice((None, "None", "Low", "Moderate", "Important", "Critical")),
+                exploited=dice.choice((None, False, False, True)),
+                publicly_disclosed=dice.choice((None, False, True)),
+            )
+            for cve_id in dice.sample(cves, 9)
+        ]
+    readings = [now + number * MINUTE, now + DAY + number * MINUTE]
+    kev = tuple(
+        Kev(
+            cve_id,
+            read_at,
+            added_on=now.date() - dice.randrange(300) * DAY,
+            due_on=dice.choice((None, now.date())),
+            ransomware=dice.choice((None, True)),
+            forensic_triage=dice.choice((None, False, True)),
+        )
+        for read_at in readings
+        for cve_id in dice.sample(cves[:-1], 4)
+    )
+    epss = tuple(Epss(cve_id, dice.random(), read_at) for read_at in readings for cve_id in dice.sample(cves, 6))
+    ssvc = tuple(Ssvc(cve_id, dice.choice(("yes", "No", None)), dice.choice(("Total", "partial", None)))
+                 for cve_id in dice.sample(cves, 8))  # fmt: skip
+    whole = Advisories(tuple(rows), tuple(closing), tuple(said), kev, epss, ssvc)
+    lacking: dict[str, None] = dict.fromkeys(dice.choice(FEEDS)) if number % 5 == 0 else {}
+    return replace(whole, **lacking)
+
+
+FEEDS: tuple[tuple[str, ...], ...] = (("msrc_kbs", "msrc_kb_cves", "msrc_cves"), ("kev",), ("epss", "ssvc"))
+"""Their tables."""
 
 
 def keep_first_seen(kept: dict[Pair, datetime], tenant: Tenant) -> None:

@@ -20,6 +20,9 @@ KEYS = {
     "compliance_by_day": ("day",),
     "coverage_gaps": ("tenant", "machine_id"),
     "sweep_log": ("tenant", "sweep"),
+    "kbs": ("kb_id",),
+    "pair_deadlines": ("tenant", "machine_id", "kb_id", "rule_book"),
+    "updates_to_install": ("tenant", "machine_id", "kb_id"),
 }
 """Each mart's grain, and that of the model of the history."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.transform.advisories import Advisories
 from tests.transform.fleets import RandomTenant
 from tests.transform.marts import KEYS, assert_true
 from tests.transform.truth import Check, Deadline, KbCve, Machine, MissingKb, Sweep, Tenant, Truth
@@ -70,7 +71,7 @@ def test_an_empty_warehouse_passes_every_test(warehouse: Warehouse) -> None:
     warehouse.build()
     assert_true(warehouse, Truth([Tenant()], default_deadlines()))
     schemas = schemas_of(warehouse)
-    assert {*KEYS} - {"int_kb_episodes"} | {"deadlines"} == {*schemas["analytics"]}
+    assert {*KEYS} - {"int_kb_episodes"} | {"deadlines", "rule_books"} == {*schemas["analytics"]}
     assert all(name.startswith("stg_") for name in schemas["analytics_staging"])
     assert all(name.startswith("int_") for name in schemas["analytics_intermediate"])
     assert not {*COLUMNS} & {table for schema, tables in schemas.items() if schema != "mde" for table in tables}
@@ -95,11 +96,11 @@ def assert_described(schemas: dict[str, dict[str, set[str]]]) -> None:
 
 
 def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answers(warehouse: Warehouse) -> None:
-    """With `kb_cves` and without it, in one warehouse: it comes with the first export."""
-    fleet = RandomTenant(191, cves=True)
+    """With `kb_cves` and the feeds and without them, in one warehouse: they come when they are first read."""
+    fleet = RandomTenant(191, cves=True, advisories=True)
     fleet.pass_nights(30)
     tenant = replace(fleet.tenant(), name="mde")
-    without = replace(tenant, kb_cves=None)
+    without = replace(tenant, kb_cves=None, advisories=Advisories())
     warehouse.load(without)
     warehouse.build_models()
     assert_true(warehouse, Truth([without], default_deadlines()))
@@ -323,10 +324,10 @@ def test_it_is_a_package_with_deadlines_of_the_projects_own(duckdb_warehouse: Wa
     assert warehouse.dbt("deps", project=root).success
     warehouse.build(project=root)
     deadlines = [
-        Deadline(4, min_cve_addressed=0, min_severity="Low"),
-        Deadline(3, machine_tag="VIP"),
-        Deadline(2, rbac_group_name="Servers"),
-        Deadline(1, rbac_group_name="Servers", machine_tag="VIP"),
+        Deadline(4, min_cve_addressed=0, min_severity="Low", deadline_id="all"),
+        Deadline(3, machine_tag="VIP", deadline_id="vip"),
+        Deadline(2, rbac_group_name="Servers", deadline_id="servers"),
+        Deadline(1, rbac_group_name="Servers", machine_tag="VIP", deadline_id="both"),
     ]
     truth = Truth([tenant], deadlines)
     assert [row["deadline_days"] for row in truth.kb_episodes().values()] == [4, 3, 2, 1]

@@ -6,12 +6,14 @@ simulated tenant's own history, in which `kb_ids` is what the machine lacked at 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from functools import cached_property
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
+
+from tests.transform.advisories import RANKS, Advice, Advisories, Due, rule_books
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +28,8 @@ Id = tuple[str, str]
 DAY = timedelta(days=1)
 FIRST_YEAR = 2000
 """What was first seen before is no date."""
-RANKS = {"None": 0, "Low": 1, "Medium": 2, "High": 3, "Critical": 4}
 KB_COLUMNS = ("name", "url", "cve_addressed")
-WORDS: dict[int | None, str] = {rank: word for word, rank in RANKS.items()}
+WORDS: dict[int | None, str] = dict(enumerate(("None", "Low", "Medium", "High", "Critical")))
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Deadline:
     min_severity: str | None = None
     rbac_group_name: str | None = None
     machine_tag: str | None = None
+    deadline_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Tenant:
     sweeps: Sequence[Sweep] | None = None
     name: str = "mde"
     """Of the schema."""
+    advisories: Advisories = field(default_factory=Advisories)
 
     @property
     def now(self) -> datetime | None:
@@ -311,8 +314,13 @@ class Truth:
         tenants: Iterable[Tenant],
         deadlines: Sequence[Deadline],
         first_seen: Mapping[Pair, datetime] | None = None,
+        *,
+        rule_book: str = "own",
+        exposed_tags: Sequence[str] = ("internet-facing",),
     ) -> None:
-        """Take `first_seen` where exports told it before the raw table forgot it."""
+        """Take `first_seen` where exports told it before the raw table forgot it, and the variables of the project."""
+        self.rule_book = rule_book
+        self.exposed_tags = exposed_tags
         self.tenants = list(tenants)
         self.deadlines = deadlines
         self.rows = {
@@ -379,7 +387,77 @@ class Truth:
                 "worst_severity": WORDS.get(self._severity(kb_id)),
                 "severe_cves": severe if cves else None,
                 "exploited_cves": sum(cve["exploited"] for cve in cves.values()) if cves else None,
+                **self.kbs()[(kb_id,)],
+                "days_since_release": self._days_since_release(kb_id),
+                "superseded_by": self._superseded_by(kb_id),
             }
+        return rows
+
+    def _days_since_release(self, kb_id: str) -> float | None:
+        released_on = self.advice.released(kb_id)[0]
+        now = max(tenant.now for tenant in self.tenants if tenant.now)
+        return None if released_on is None else days(datetime.combine(released_on, time()), now)
+
+    def _superseded_by(self, kb_id: str) -> str | None:
+        def newness(newer: str) -> tuple[date, str]:
+            return self.advice.released(newer)[0] or date.min, newer
+
+        return max(self.advice.replaced_by(kb_id), key=newness, default=None)
+
+    @cached_property
+    def advice(self) -> Advice:
+        """What is publicly known."""
+        exported: dict[str, dict[str, int | None]] = defaultdict(dict)
+        for row in (row for tenant in self.tenants for row in tenant.kb_cves or ()):
+            ranks = (exported[row.kb_id].get(row.cve_id), RANKS.get(row.severity or ""))
+            exported[row.kb_id][row.cve_id] = max((rank for rank in ranks if rank is not None), default=None)
+        names = {kb_id: row["name"] for kb_id, row in self._kbs.items()}
+        return Advice((tenant.advisories for tenant in self.tenants), names, exported)
+
+    def kbs(self) -> Rows:
+        return {
+            (kb_id,): {**(facts := self.advice.kb(kb_id)), "severity": WORDS.get(facts["severity"])}
+            for kb_id in {episode.kb_id for episode in self.episodes} | self.advice.of_kb.keys()
+        }
+
+    def pair_deadlines(self) -> Rows:
+        rows: Rows = {}
+        for episode in self.episodes:
+            for book in ("own", *dict.fromkeys(rule["rule_book"] for rule in rule_books())):
+                due = self._due(episode, book)
+                if due and self._status(episode) == "open":
+                    rows[(*episode.pair, book)] = {
+                        "rule_id": due.rule_id,
+                        "due_at": due.at,
+                        "forensic_triage": not due.no_forensic_triage,
+                        "clock_is_assumed": due.clock_is_assumed,
+                    }
+        return rows
+
+    def updates_to_install(self) -> Rows:
+        rows: Rows = {}
+        for id_, known in self.known.items():
+            open_ = {e.kb_id: e for e in known.episodes if self._status(e) == "open"}
+            for kb_id, closes in self.advice.installs([*open_]).items():
+                closed = [open_[each] for each in closes]
+                dues = [due for due in map(self._due, closed) if due]
+                first = min(dues, key=lambda due: (due.at, due.rule_id), default=None)
+                overdue = first is not None and known.now is not None and first.at < known.now
+                counts = self.advice.counts(closes)
+                rows[(*id_, kb_id)] = {
+                    "closes_kbs": len(closes),
+                    "closes_kb_ids": " ".join(sorted(closes)),
+                    "is_assumed": any(closes.values()),
+                    "missing_since": min(map(self._since, closed)),
+                    **counts,
+                    "severity": WORDS.get(counts["severity"]),
+                    "restart_required": self.advice.kb(kb_id)["restart_required"],
+                    "released_on": self.advice.released(kb_id)[0],
+                    "rule_id": first and first.rule_id,
+                    "due_at": first and first.at,
+                    "days_overdue": days(first.at, known.now) if overdue and first and known.now else None,
+                    "forensic_triage": any(not due.no_forensic_triage for due in dues),
+                }
         return rows
 
     def machine_compliance(self) -> Rows:
@@ -394,6 +472,7 @@ class Truth:
             "last_seen",
         )
         rows = {}
+        installs = Counter(key[:2] for key in self.updates_to_install())
         for id_, known in self._staying().items():
             missing = [episode for episode in known.episodes if self._status(episode) == "open"]
             counts = bool(known.answers) and known.is_assessed
@@ -411,6 +490,7 @@ class Truth:
                 "overdue_kbs": sum(self._is_overdue(e) for e in missing) if counts else None,
                 "oldest_missing_days": max((self._days_missing(e) for e in missing), default=None),
                 "is_fully_patched": not missing if counts else None,
+                "updates_to_install": installs[id_] if counts else None,
             }
         return rows
 
@@ -569,29 +649,44 @@ class Truth:
         return self._status(episode) == "open" or episode.last.checked_at.date() >= day
 
     def _due_at(self, episode: Episode) -> datetime | None:
-        allowed = self._deadline_days(episode)
-        return None if allowed is None else episode.first.checked_at + allowed * DAY
+        due = self._due(episode)
+        return due and due.at
 
     def _is_overdue(self, episode: Episode) -> bool:
         due_at = self._due_at(episode)
         return self._status(episode) == "open" and due_at is not None and due_at < self._now(episode)
 
     def _deadline_days(self, episode: Episode) -> int | None:
+        due = self._due(episode)
+        return due and due.days
+
+    def _due(self, episode: Episode, book: str = "") -> Due | None:
+        """When it is due by a book, that of the variable by default."""
+        book = book or self.rule_book
+        missed_at = episode.first.checked_at
+        if book != "own":
+            tags = self.known[episode.id].of_machine("machine_tags") or ()
+            is_exposed = any(tag in self.exposed_tags for tag in tags)
+            return self.advice.due(book, episode.kb_id, missed_at, is_exposed=is_exposed)
+        dues = (
+            Due(missed_at + each.days * DAY, each.days, no_forensic_triage=True, clock_is_assumed=False,
+                rule_id=each.deadline_id)
+            for each in self.deadlines if self._fits(each, episode)
+        )  # fmt: skip
+        return min(dues, default=None)
+
+    def _fits(self, deadline: Deadline, episode: Episode) -> bool:
         known = self.known[episode.id]
         severity, cves = self._severity(episode.kb_id), self._cve_addressed(episode)
-
-        def fits(deadline: Deadline) -> bool:
-            if deadline.rbac_group_name not in {None, known.of_machine("rbac_group_name")}:
-                return False
-            if deadline.machine_tag and deadline.machine_tag not in (known.of_machine("machine_tags") or ()):
-                return False
-            if deadline.min_severity is None and deadline.min_cve_addressed is None:
-                return True
-            if severity is not None:
-                return deadline.min_severity is not None and severity >= RANKS[deadline.min_severity]
-            return None not in {cves, deadline.min_cve_addressed} and (cves or 0) >= (deadline.min_cve_addressed or 0)
-
-        return min((deadline.days for deadline in self.deadlines if fits(deadline)), default=None)
+        if deadline.rbac_group_name not in {None, known.of_machine("rbac_group_name")}:
+            return False
+        if deadline.machine_tag and deadline.machine_tag not in (known.of_machine("machine_tags") or ()):
+            return False
+        if deadline.min_severity is None and deadline.min_cve_addressed is None:
+            return True
+        if severity is not None:
+            return deadline.min_severity is not None and severity >= RANKS[deadline.min_severity]
+        return None not in {cves, deadline.min_cve_addressed} and (cves or 0) >= (deadline.min_cve_addressed or 0)
 
     def _cve_addressed(self, episode: Episode) -> int | None:
         row = self.rows.get(episode.pair)
@@ -625,8 +720,7 @@ class Truth:
         return {kb_id: cves for kb_id, cves in all_cves.items() if kb_id in self._kbs}
 
     def _severity(self, kb_id: str) -> int | None:
-        worst = max((cve["rank"] for cve in self._cves(kb_id).values()), default=-1)
-        return None if worst < 0 else worst
+        return self.advice.severity(kb_id)
 
 
 def _newest(rows: list[MissingKb]) -> Row:

@@ -9,7 +9,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
@@ -20,7 +20,18 @@ from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg.rows import dict_row
 
-from tap_mde_kbs.schema import KB_CVES, MACHINES, MISSING_KBS, MISSING_KBS_CHECKS, SWEEPS
+from tap_mde_kbs.schema import (
+    EPSS,
+    KB_CVES,
+    KEV,
+    MACHINES,
+    MISSING_KBS,
+    MISSING_KBS_CHECKS,
+    MSRC_CVES,
+    MSRC_KB_CVES,
+    MSRC_KBS,
+    SWEEPS,
+)
 from tests.transform.truth import Deadline
 
 if TYPE_CHECKING:
@@ -49,6 +60,7 @@ def default_deadlines() -> list[Deadline]:
             min_severity=row["min_severity"],
             rbac_group_name=row["rbac_group_name"],
             machine_tag=row["machine_tag"],
+            deadline_id=str(row["deadline_id"]),
         )
         for row in rows
     ]
@@ -60,8 +72,8 @@ def kinds(schema: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _kind(prop: Mapping[str, Any]) -> str:
-    if prop.get("format") == "date-time":
-        return "date-time"
+    if "format" in prop:
+        return str(prop["format"])
     (kind,) = {*([prop["type"]] if isinstance(prop["type"], str) else prop["type"])} - {"null"}
     return "array of objects" if kind == "array" and "object" in prop["items"]["type"] else str(kind)
 
@@ -72,6 +84,12 @@ COLUMNS = {
     "missing_kbs_checks": kinds(MISSING_KBS_CHECKS.schema),
     "kb_cves": kinds(KB_CVES.schema),
     "sweeps": kinds(SWEEPS.schema),
+    "msrc_kbs": kinds(MSRC_KBS.schema),
+    "msrc_kb_cves": kinds(MSRC_KB_CVES.schema),
+    "msrc_cves": kinds(MSRC_CVES.schema),
+    "kev": kinds(KEV.schema),
+    "epss": kinds(EPSS.schema),
+    "ssvc": dict.fromkeys(("cve_id", "automatable", "technical_impact"), "string"),
 }
 CAME_WITH_SWEEPS = {
     "machines": {"listing"},
@@ -100,12 +118,16 @@ def tables_of(tenant: Tenant) -> Tables:
             for check in tenant.checks
         ],
     }
+    for each in fields(tenant.advisories):
+        rows = getattr(tenant.advisories, each.name)
+        if rows is not None:
+            tables[each.name] = [asdict(row) for row in rows]
     if tenant.kb_cves is not None:
         tables["kb_cves"] = [asdict(row) for row in tenant.kb_cves]
     if tenant.sweeps is not None:
         return {**tables, "sweeps": [asdict(row) for row in tenant.sweeps]}
     return {
-        table: [{name: row[name] for name in row if name in EARLIER[table]} for row in rows]
+        table: [{name: row[name] for name in row if name in EARLIER.get(table, row)} for row in rows]
         for table, rows in tables.items()
     }
 
@@ -207,7 +229,7 @@ class Warehouse(ABC):
 
     def _create(self, name: str, table: str, *, is_earlier: bool) -> list[str]:
         """A table as the target makes it, which later adds what columns are new."""
-        known = EARLIER[table] if is_earlier else COLUMNS[table]
+        known = EARLIER.get(table, COLUMNS[table]) if is_earlier else COLUMNS[table]
         columns = ", ".join(f"{column} {self.types[kind]}" for column, kind in known.items())
         new = {} if is_earlier else {column: COLUMNS[table][column] for column in CAME_WITH_SWEEPS.get(table, ())}
         return [
@@ -266,6 +288,7 @@ class OnPostgres(Warehouse):
         "number": "double precision",
         "boolean": "boolean",
         "date-time": "timestamp",
+        "date": "date",
         "array": "text[]",
         "array of objects": "jsonb[]",
         "object": "jsonb",
@@ -308,6 +331,7 @@ class OnDuckDb(Warehouse):
         "number": "double",
         "boolean": "boolean",
         "date-time": "timestamp",
+        "date": "date",
         "array": "json",
         "array of objects": "json",
         "object": "json",

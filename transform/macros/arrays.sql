@@ -21,3 +21,21 @@
     from {{ relation }}
     cross join lateral flatten(input => {{ array }}) as items
 {%- endmacro %}
+
+
+{#- The type of an array of text, as the Singer targets create it. -#}
+{% macro array_type() %}
+    {{- return(adapter.dispatch('array_type', 'tap_mde_kbs')()) -}}
+{% endmacro %}
+
+{% macro postgres__array_type() -%}
+    text[]
+{%- endmacro %}
+
+{% macro duckdb__array_type() -%}
+    json
+{%- endmacro %}
+
+{% macro snowflake__array_type() -%}
+    variant
+{%- endmacro %}

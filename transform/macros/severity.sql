@@ -1,7 +1,12 @@
-{#- A severity in words as a number to compare; null for words that are not Microsoft's. -#}
+{#- A severity in words as a number to compare, on Defender's scale or on MSRC's (Important is High, Moderate is Medium);
+    null for words that are not Microsoft's. -#}
 {% macro severity_rank(severity) -%}
     case lower({{ severity }})
-        when 'critical' then 4 when 'high' then 3 when 'medium' then 2 when 'low' then 1 when 'none' then 0
+        when 'critical' then 4
+        when 'high' then 3 when 'important' then 3
+        when 'medium' then 2 when 'moderate' then 2
+        when 'low' then 1
+        when 'none' then 0
     end
 {%- endmacro %}
 

@@ -49,3 +49,36 @@
 {% macro snowflake__microseconds(moment) -%}
     date_part(epoch_microsecond, {{ moment }})
 {%- endmacro %}
+
+
+{#- A day as the moment at which it begins. -#}
+{% macro midnight(day) -%}
+    cast({{ day }} as {{ dbt.type_timestamp() }})
+{%- endmacro %}
+
+
+{#- The second Tuesday of a month, of which any day is given. 2000-01-03 was a Monday. -#}
+{% macro second_tuesday(day) -%}
+    {%- set first = "cast(" ~ dbt.date_trunc('month', day) ~ " as date)" -%}
+    {%- set monday = "cast('2000-01-03' as date)" -%}
+    {%- set weekday = "mod(" ~ dbt.datediff(monday, first, 'day') ~ ", 7)" -%}
+    cast({{ dbt.dateadd('day', '7 + mod(8 - ' ~ weekday ~ ', 7)', first) }} as date)
+{%- endmacro %}
+
+
+{#- The first day of the month in a title of Microsoft's, "March 2020 Security Updates"; null for other titles. -#}
+{% macro month_in_title(title) -%}
+    {%- set months = [
+        'january', 'february', 'march', 'april', 'may', 'june',
+        'july', 'august', 'september', 'october', 'november', 'december'
+    ] -%}
+    {%- set year = dbt.split_part(title, "' '", 2) -%}
+    case
+        when length({{ year }}) = 4 and translate({{ year }}, '0123456789', '') = '' and {{ year }} >= '2000'
+            then cast({{ year }} || case lower({{ dbt.split_part(title, "' '", 1) }})
+                {%- for month in months %}
+                when '{{ month }}' then '-{{ '%02d' % loop.index }}-01'
+                {%- endfor %}
+            end as date)
+    end
+{%- endmacro %}

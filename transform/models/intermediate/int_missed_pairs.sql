@@ -18,6 +18,18 @@ kbs as (
 
 ),
 
+facts as (
+
+    select * from {{ ref('int_kb_facts') }}
+
+),
+
+classes as (
+
+    select * from {{ ref('int_machine_classes') }}
+
+),
+
 pairs as (
 
     select
@@ -35,10 +47,15 @@ select
     pairs.kb_id,
     machine_kbs.first_seen_at,
     coalesce(machine_kbs.cve_addressed, kbs.cve_addressed) as cve_addressed,
-    kbs.worst_severity_rank
+    facts.severity_rank,
+    classes.machine_class
 from pairs
 left join machine_kbs
     on pairs.tenant = machine_kbs.tenant
     and pairs.machine_id = machine_kbs.machine_id
     and pairs.kb_id = machine_kbs.kb_id
 left join kbs on pairs.kb_id = kbs.kb_id
+left join facts on pairs.kb_id = facts.kb_id
+left join classes
+    on pairs.tenant = classes.tenant
+    and pairs.machine_id = classes.machine_id

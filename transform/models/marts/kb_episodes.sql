@@ -18,9 +18,10 @@ pairs as (
 
 ),
 
-deadlines as (
+rules as (
 
-    select * from {{ ref('int_pair_deadlines') }}
+    select * from {{ ref('int_deadline_rules') }}
+    where rule_book = '{{ var("rule_book") }}'
 
 ),
 
@@ -39,9 +40,13 @@ joined as (
         numbered.*,
         numbered.not_missed_at is not null as first_missed_at_is_known,
         pairs.cve_addressed,
-        pairs.worst_severity_rank,
+        pairs.severity_rank,
         pairs.first_seen_at,
-        deadlines.deadline_days,
+        rules.days,
+        rules.fixed_days,
+        rules.fixed_due_at,
+        cast({{ dbt.dateadd('day', 'rules.days', 'numbered.first_missed_at') }} as {{ dbt.type_timestamp() }})
+            as relative_due_at,
         case
             when numbered.installed_by is not null then 'installed'
             when machines.has_left then 'machine_left'
@@ -57,10 +62,10 @@ joined as (
         on numbered.tenant = pairs.tenant
         and numbered.machine_id = pairs.machine_id
         and numbered.kb_id = pairs.kb_id
-    left join deadlines
-        on numbered.tenant = deadlines.tenant
-        and numbered.machine_id = deadlines.machine_id
-        and numbered.kb_id = deadlines.kb_id
+    left join rules
+        on pairs.machine_class = rules.machine_class
+        and pairs.kb_id = rules.kb_id
+        and coalesce(pairs.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
 
 ),
 
@@ -97,10 +102,10 @@ select
     missed_checks,
     episode_number,
     status,
-    deadline_days,
-    {{ dbt.dateadd('day', 'deadline_days', 'first_missed_at') }} as due_at,
+    case when {{ is_due_by_day() }} then fixed_days else days end as deadline_days,
+    case when {{ is_due_by_day() }} then fixed_due_at else relative_due_at end as due_at,
     cve_addressed,
-    {{ severity_of_rank('worst_severity_rank') }} as worst_severity,
+    {{ severity_of_rank('severity_rank') }} as worst_severity,
     missing_since,
     {{ days_passed('missing_since', 'missing_until') }} as days_missing,
     first_missed_at_is_known,

@@ -12,6 +12,32 @@ kbs as (
 
 ),
 
+facts as (
+
+    select * from {{ ref('kbs') }}
+
+),
+
+newest as (
+
+    select max(newest_checked_at) as checked_at from {{ ref('int_newest') }}
+
+),
+
+replacing as (
+
+    select
+        replacements.kb_id,
+        replacements.replaced_by,
+        row_number() over (
+            partition by replacements.kb_id
+            order by coalesce(kbs.released_on, cast('1970-01-01' as date)) desc, replacements.replaced_by desc
+        ) as place
+    from {{ ref('int_kb_replacements') }} as replacements
+    left join facts as kbs on replacements.replaced_by = kbs.kb_id
+
+),
+
 missed_pairs as (
 
     select
@@ -43,9 +69,27 @@ select
     cast(missed.machines_missing as bigint) as machines_missing,
     missed.machines_ever,
     missed.first_missed_at,
-    {{ severity_of_rank('kbs.worst_severity_rank') }} as worst_severity,
+    facts.severity as worst_severity,
     kbs.worst_cvss_score,
     kbs.severe_cves,
-    kbs.exploited_cves
+    kbs.exploited_cves,
+    facts.released_on,
+    facts.released_on_is_exact,
+    {{ days_passed(midnight('facts.released_on'), 'newest.checked_at') }} as days_since_release,
+    facts.cves,
+    facts.severity,
+    facts.attacked_cves,
+    facts.kev_cves,
+    facts.ransomware_cves,
+    facts.disclosed_cves,
+    facts.kev_due_on,
+    facts.max_epss,
+    facts.restart_required,
+    replacing.replaced_by as superseded_by
 from missed
+cross join newest
 left join kbs on missed.kb_id = kbs.kb_id
+left join facts on missed.kb_id = facts.kb_id
+left join replacing
+    on missed.kb_id = replacing.kb_id
+    and replacing.place = 1

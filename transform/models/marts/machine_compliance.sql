@@ -38,6 +38,17 @@ overdue as (
 
 ),
 
+installs as (
+
+    select
+        tenant,
+        machine_id,
+        count(*) as updates_to_install
+    from {{ ref('updates_to_install') }}
+    group by tenant, machine_id
+
+),
+
 joined as (
 
     select
@@ -47,6 +58,7 @@ joined as (
         coalesce(missed.missing_kbs, 0) as missing_kbs,
         coalesce(missed.missing_cves, 0) as missing_cves,
         coalesce(overdue.overdue_kbs, 0) as overdue_kbs,
+        coalesce(installs.updates_to_install, 0) as updates_to_install,
         missed.oldest_missing_days
     from machines
     left join missed
@@ -55,6 +67,9 @@ joined as (
     left join overdue
         on machines.tenant = overdue.tenant
         and machines.machine_id = overdue.machine_id
+    left join installs
+        on machines.tenant = installs.tenant
+        and machines.machine_id = installs.machine_id
 
 )
 
@@ -81,5 +96,6 @@ select
     case when can_be_counted then missing_cves end as missing_cves,
     case when can_be_counted then overdue_kbs end as overdue_kbs,
     oldest_missing_days,
-    case when can_be_counted then missing_kbs = 0 end as is_fully_patched
+    case when can_be_counted then missing_kbs = 0 end as is_fully_patched,
+    case when can_be_counted then updates_to_install end as updates_to_install
 from joined

@@ -1,0 +1,58 @@
+with
+
+episodes as (
+
+    select * from {{ ref('kb_episodes') }}
+    where status = 'open'
+
+),
+
+pairs as (
+
+    select * from {{ ref('int_missed_pairs') }}
+
+),
+
+rules as (
+
+    select * from {{ ref('int_deadline_rules') }}
+
+),
+
+joined as (
+
+    select
+        episodes.tenant,
+        episodes.machine_id,
+        episodes.kb_id,
+        rules.rule_book,
+        rules.rule_id,
+        rules.forensic_triage,
+        rules.clock_is_assumed,
+        rules.fixed_rule_id,
+        rules.fixed_forensic_triage,
+        rules.fixed_due_at,
+        cast({{ dbt.dateadd('day', 'rules.days', 'episodes.first_missed_at') }} as {{ dbt.type_timestamp() }})
+            as relative_due_at
+    from episodes
+    inner join pairs
+        on episodes.tenant = pairs.tenant
+        and episodes.machine_id = pairs.machine_id
+        and episodes.kb_id = pairs.kb_id
+    inner join rules
+        on pairs.machine_class = rules.machine_class
+        and pairs.kb_id = rules.kb_id
+        and coalesce(pairs.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
+
+)
+
+select
+    tenant,
+    machine_id,
+    kb_id,
+    rule_book,
+    case when {{ is_due_by_day() }} then fixed_rule_id else rule_id end as rule_id,
+    case when {{ is_due_by_day() }} then fixed_due_at else relative_due_at end as due_at,
+    case when {{ is_due_by_day() }} then fixed_forensic_triage else forensic_triage end as forensic_triage,
+    not {{ is_due_by_day() }} and clock_is_assumed as clock_is_assumed
+from joined
