@@ -19,6 +19,7 @@ from mde_simulator.entra.identity import BEARER_FORMS, ROLES
 from mde_simulator.entra.managed import HOSTS
 from mde_simulator.exports.records import ExportShape
 from mde_simulator.faults.fault import KINDS, OPTIONS, Fault
+from mde_simulator.feeds.feeds import NAMES as FEED_NAMES
 from mde_simulator.fleet.fleet import Fleet
 from mde_simulator.simulator import AUTH_METHODS, Simulator
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MOST_MACHINES, LAST_PORT, LAST_NIGHT = 100_000, 65_535, 3_650
 MOST_RECORDS, MOST_FILES = 10_000, 1_000
 YEAR = 365 * 86_400.0
+MOST_ROWS = 10**6
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,6 +75,15 @@ def fault(text: str) -> Fault:
         return Fault.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def feeds(text: str) -> tuple[str, ...]:
+    """Names of advisory feeds."""
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    if unknown := {*names} - {*FEED_NAMES}:
+        msg = f"there is no feed {', '.join(sorted(unknown))}, only {', '.join(FEED_NAMES)}"
+        raise argparse.ArgumentTypeError(msg)
+    return names
 
 
 def parser() -> Parser:
@@ -133,6 +144,10 @@ def parser() -> Parser:
         + "; ".join(f"{form}: {what}" for form, what in BEARER_FORMS.items()))  # fmt: skip
     add("--fault", type=fault, action="append", default=[], metavar="FAULT",
         help="something that goes wrong, for example reset:chance=0.05; may be repeated; kinds below")  # fmt: skip
+    add("--advisory-feeds", type=feeds, default=(), metavar="FEEDS",
+        help="advisory feeds to play, and to name in the settings: msrc,kev,epss (default: none)")  # fmt: skip
+    add("--epss-rows", type=whole(0, MOST_ROWS), default=20_000, metavar="N",
+        help="the least number of EPSS scores (default: 20000; the real file has 345,000)")  # fmt: skip
     add("--no-compress", action="store_true", help="send every body as it is, neither deflate nor gzip")
     return made
 
@@ -165,6 +180,8 @@ def simulator(options: argparse.Namespace) -> Simulator:
         compress=not options.no_compress,
         bearer_form=options.bearer_form,
         managed_identity=options.auth_method == "managed_identity",
+        advisory_feeds=options.advisory_feeds,
+        epss_rows=options.epss_rows,
     )
 
 

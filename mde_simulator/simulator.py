@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mde_simulator.defender.odata import MAXIMUM
 from mde_simulator.defender.quota import CALLS, EXPORT_CALLS, EXPORT_PAGES, Quota
@@ -22,17 +22,21 @@ from mde_simulator.exports.exports import Exports
 from mde_simulator.exports.records import ExportShape
 from mde_simulator.exports.storage import Storage
 from mde_simulator.faults.faults import Faults
+from mde_simulator.feeds.feeds import NAMES as FEED_NAMES
+from mde_simulator.feeds.feeds import Feeds
 from mde_simulator.fleet.fleet import Fleet
 from mde_simulator.http import certificates
+from mde_simulator.http.journal import FEEDS, STORAGE
 from mde_simulator.http.server import Server
 from mde_simulator.services.api import ApiService
+from mde_simulator.services.feeds import FeedService
 from mde_simulator.services.front import Front
 from mde_simulator.services.login import LoginService, ManagedIdentityService
 from mde_simulator.services.storage import StorageService
 from mde_simulator.tenant import Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -68,6 +72,9 @@ class Simulator:
         export_clock: Seconds of the epoch, for when exports are made and how long links are valid;
             by default `clock`.
         clock: Seconds of the epoch, as the services have it: in the header Date, in Retry-After, in tokens.
+        advisory_feeds: Which advisory feeds its settings name, of "msrc", "kev" and "epss"; with none there is no host
+            of theirs.
+        epss_rows: How many scores EPSS has at least.
     """
 
     def __init__(  # noqa: PLR0913 - a tenant has that many knobs, each by its name
@@ -90,7 +97,12 @@ class Simulator:
         export_json_quota: Quota | None = None,
         export_clock: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.time,
+        advisory_feeds: Sequence[str] = (),
+        epss_rows: int = 20_000,
     ) -> None:
+        if unknown := {*advisory_feeds} - {*FEED_NAMES}:
+            msg = f"There are no feeds {', '.join(sorted(unknown))}; there are {', '.join(FEED_NAMES)}."
+            raise ValueError(msg)
         if page_size < 1:
             msg = "A page has one machine at least."
             raise ValueError(msg)
@@ -99,7 +111,9 @@ class Simulator:
         self.identity = Identity(token_life, tuple(roles), clock, bearer_form=bearer_form)
         self.exports = Exports(self.fleet, export_shape or ExportShape(), export_clock or clock)
         storage = Storage(self.exports, self.identity.tenant_id)
-        self.tenant = Tenant(self.fleet, self.identity, self.exports, storage, page_size, latency, clock)
+        self.advisory_feeds = tuple(advisory_feeds)
+        self.feeds = Feeds(self.fleet, epss_rows)
+        self.tenant = Tenant(self.fleet, self.identity, self.exports, storage, self.feeds, page_size, latency, clock)
         self._quotas = {
             CALLS: quota or Quota(()),
             EXPORT_CALLS: export_quota or Quota(()),
@@ -112,6 +126,7 @@ class Simulator:
         self._server: Server | None = None
         self._endpoints: Server | None = None
         self._files: Server | None = None
+        self._public: Server | None = None
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
@@ -137,7 +152,9 @@ class Simulator:
             context = certificates.make(self._folder)
             certificates.write_bundle(self._folder)
             self._server = Server(self.port, context, compress=self._compress)
-            self._files = Server(0, context, compress=False, is_storage=True)
+            self._files = Server(0, context, compress=False, host=STORAGE)
+            if self.advisory_feeds:
+                self._public = Server(0, context, compress=self._compress, host=FEEDS)
             if self.managed is not None:
                 self._endpoints = Server(0, None, compress=False)
         except BaseException:
@@ -150,16 +167,19 @@ class Simulator:
         api = ApiService(self.tenant, self.faults, self._quotas)
         self._server.start(Front(api, LoginService(self.tenant, self.faults)))
         self._files.start(StorageService(self.tenant, self.faults))
+        if self._public is not None:
+            self.feeds.url = f"https://127.0.0.1:{self._public.port}"
+            self._public.start(FeedService(self.tenant, self.faults, self.feeds))
         if self.managed is not None and self._endpoints is not None:
             self.managed.url = f"http://127.0.0.1:{self._endpoints.port}"
             self._endpoints.start(ManagedIdentityService(self.tenant, self.faults, self.managed))
 
     def stop(self) -> None:
         """End connections and threads, and remove the certificates and the exports' files."""
-        for server in (self._server, self._files, self._endpoints):
+        for server in (self._server, self._files, self._endpoints, self._public):
             if server is not None:
                 server.stop()
-        self._server = self._files = self._endpoints = None
+        self._server = self._files = self._endpoints = self._public = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -182,9 +202,11 @@ class Simulator:
         return str(self._path("ca.pem"))
 
     @property
-    def config(self) -> dict[str, str]:
+    def config(self) -> dict[str, Any]:
         """The settings of the tap."""
+        urls = {f"{name}_url": self.feeds.urls[name] for name in self.advisory_feeds}
         return {
+            **({"advisory_feeds": [*self.advisory_feeds], **urls} if urls else {}),
             "tenant_id": self.identity.tenant_id,
             "client_id": self.identity.client_id,
             "client_secret": self.identity.client_secret,
@@ -192,7 +214,7 @@ class Simulator:
             "authority_url": self.url,
         }
 
-    def settings_for(self, auth_method: str, certificate: str | None = None) -> dict[str, str]:
+    def settings_for(self, auth_method: str, certificate: str | None = None) -> dict[str, Any]:
         """The settings of the tap for a credential, which is made and registered here.
 
         Args:
@@ -243,9 +265,12 @@ class Simulator:
         """The same as environment variables, and the authorities to trust."""
         return self.exported(self.config)
 
-    def exported(self, settings: Mapping[str, str]) -> dict[str, str]:
+    def exported(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Settings as environment variables, and the authorities to trust."""
-        variables = {f"TAP_MDE_KBS_{name.upper()}": text for name, text in settings.items()}
+        variables = {
+            f"TAP_MDE_KBS_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+            for name, value in settings.items()
+        }
         return variables | {"REQUESTS_CA_BUNDLE": str(self._path("bundle.pem"))}
 
     def _path(self, name: str) -> Path:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mde_simulator.entra.identity import Identity
     from mde_simulator.exports.exports import Exports
     from mde_simulator.exports.storage import Storage
+    from mde_simulator.feeds.feeds import Feeds
     from mde_simulator.fleet.fleet import Fleet
 
 
@@ -26,6 +27,7 @@ class Tenant:
         identity: Its application and the tokens that were given out.
         exports: Its vulnerability exports.
         storage: The host that has their files.
+        feeds: What is publicly known of its updates.
         page_size: How many machines a page has at most, whatever is asked for.
         latency: Seconds that every answer of the API takes.
         clock: Seconds of the epoch, as the services have it; it may differ from the host's.
@@ -36,6 +38,7 @@ class Tenant:
     identity: Identity
     exports: Exports
     storage: Storage
+    feeds: Feeds
     page_size: int
     latency: float = 0.0
     clock: Callable[[], float] = time.time

@@ -3,6 +3,6 @@
 A new kind is a function in one of these modules, under `@kind(…)`; nothing else has to know of it.
 """
 
-from mde_simulator.faults import answers, drift, files, hostile, lies, lists, sign_in
+from mde_simulator.faults import answers, drift, feeds, files, hostile, lies, lists, sign_in
 
-__all__ = ["answers", "drift", "files", "hostile", "lies", "lists", "sign_in"]
+__all__ = ["answers", "drift", "feeds", "files", "hostile", "lies", "lists", "sign_in"]

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from mde_simulator.exports.storage import FOLDER, with_bytes
+from mde_simulator.http.journal import FEED_PATHS
 
 if TYPE_CHECKING:
     from mde_simulator.http.messages import Request, Response
@@ -43,6 +44,7 @@ class Kind:
         each: Whether it counts each path by itself.
         walking: Whether it strikes only from a list's second page on.
         sign_in: Whether it never strikes the API or the storage host, whatever its path.
+        feed: Whether it strikes the advisory feeds alone.
         size: How large it is unless told otherwise.
     """
 
@@ -53,6 +55,7 @@ class Kind:
     each: bool = False
     walking: bool = False
     sign_in: bool = False
+    feed: bool = False
     size: int = 0
 
 
@@ -125,6 +128,8 @@ class Fault:
         """Whether it is about such a request at all."""
         kind = KINDS[self.kind]
         if kind.sign_in and path.lower().startswith(("/api/", FOLDER)):
+            return False
+        if kind.feed and not any(part in path.lower() for part in FEED_PATHS.values()):
             return False
         return (
             fnmatchcase(path.lower(), (self.path or kind.path).lower())

@@ -31,6 +31,11 @@ WINDOWS = {
 """Windows as it is called in `productsNames`, with its build."""
 SOFTWARE = {"office": 0.95, ".net_framework": 0.5, "sql_server": 0.2, "exchange_server": 0.2}
 """What else of Microsoft's a Windows machine may have; a month brings an update with this chance."""
+HOTPATCHED = "windows_server_2025"
+ENROLLED = f"{HOTPATCHED} hotpatch"
+"""What is offered hotpatches, and what a device that takes them has besides."""
+BASELINES = (1, 4, 7, 10)
+"""The months with a cumulative update for those, too, which restarts; the others have a hotpatch, which does not."""
 CATALOGUE_URL = "https://catalog.update.microsoft.com/v7/site/Search.aspx?q=KB"
 
 
@@ -42,7 +47,13 @@ def patch_tuesday(year: int, month: int) -> date:
 
 @dataclass(frozen=True)
 class Update:
-    """One KB: `id` is its number without "KB", `published` a day of the fleet's calendar."""
+    """One KB: `id` is its number without "KB", `published` a day of the fleet's calendar.
+
+    Attributes:
+        is_out_of_band: Whether it came on another day than Patch Tuesday.
+        is_hotpatch: Whether it is for devices that take hotpatches alone.
+        has_hotpatch: Whether such devices take a hotpatch instead of it.
+    """
 
     id: str
     published: int
@@ -52,11 +63,21 @@ class Update:
     url: str | None
     os_build: int | str | None
     phase: float
+    is_out_of_band: bool = False
+    is_hotpatch: bool = False
+    has_hotpatch: bool = False
 
     @property
     def product(self) -> str:
         """The product that a machine must have to need this update."""
         return self.products[0]
+
+    def fits(self, software: frozenset[str]) -> bool:
+        """Whether a machine with this software needs it."""
+        is_enrolled = ENROLLED in software
+        return self.product in software and (
+            is_enrolled if self.is_hotpatch else not (is_enrolled and self.has_hotpatch)
+        )
 
     def row(self, missed_on: int) -> Record:
         """The update as `getmissingkbs` serves it; `missed_on` is a count of machines."""
@@ -97,7 +118,7 @@ class Catalogue:
         """What a machine with this software may miss on `day`."""
         key = (software, day)
         if key not in self._applicable:
-            found = [update for update in self.published(day) if update.product in software]
+            found = [update for update in self.published(day) if update.fits(software)]
             self._applicable[key] = tuple(found)
         return self._applicable[key]
 
@@ -113,8 +134,14 @@ class Catalogue:
             product = dates.choice(list(WINDOWS))
             late = self._update(year, month, len(WINDOWS) + len(SOFTWARE), tuesday + 9, product)
             # The catalogue is slow with these: no name and no link yet.
-            updates.append(replace(late, name=None, url=None, os_build=None))
-        return updates
+            updates.append(replace(late, name=None, url=None, os_build=None, is_out_of_band=True))
+        if month in BASELINES:
+            return updates
+        hotpatch = self._update(year, month, len(WINDOWS) + len(SOFTWARE) + 1, tuesday, HOTPATCHED)
+        return [
+            *(replace(each, has_hotpatch=each.product == HOTPATCHED and not each.is_out_of_band) for each in updates),
+            replace(hotpatch, is_hotpatch=True),
+        ]
 
     def _update(self, year: int, month: int, position: int, day: int, product: str) -> Update:
         draw = dice(self.seed, "update", year, month, position)

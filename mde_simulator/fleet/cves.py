@@ -81,8 +81,8 @@ def cve(id_: str) -> Cve:
 
 @cache
 def cves(kb: Kb) -> tuple[Cve, ...]:
-    """What an update closes. Updates of a month share CVEs, as products share code."""
-    first = 10_000 + kb.published.month * 1_000
+    """What an update closes. Updates of a month share CVEs, as products share code, but for those out of band."""
+    first = 10_000 + kb.published.month * 1_000 + 500 * kb.is_out_of_band
     return tuple(cve(f"CVE-{kb.published.year}-{first + number}") for number in range(kb.cves))
 
 

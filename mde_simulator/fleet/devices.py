@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mde_simulator.dice import dice
-from mde_simulator.fleet.catalogue import WINDOWS, Record, Update
+from mde_simulator.fleet.catalogue import ENROLLED, HOTPATCHED, WINDOWS, Record, Update
 
 if TYPE_CHECKING:
     import random
@@ -84,6 +84,8 @@ LEAVES, FALLS_SILENT = 0.0006, 0.0008
 """Chances a day that a device leaves, or falls silent."""
 SILENT_FOR = 60
 """A device that is silent from the start has been so for up to 60 days."""
+HOTPATCHES = 0.4
+"""The share of the devices that may take hotpatches, and do."""
 EXCLUSION_REASONS = ("InactiveDevice", "DuplicateDevice", "Other")
 NEVER_INSTALLED, ROLLED_BACK = 0.03, 0.04
 """Of all pairs of device and update these never work out, or are rolled back for two weeks."""
@@ -178,6 +180,8 @@ def make_device(seed: int, index: int, joined: int, shares: Shares) -> Device:
     if product:
         server = "server" in product
         software.update(draw.choices(("sql_server", "exchange_server") if server else ("office",)))
+    if product == HOTPATCHED and dice(seed, "hotpatches", index).random() < HOTPATCHES:
+        software.add(ENROLLED)
     silent = joined + 1 + int(draw.expovariate(FALLS_SILENT))
     if draw.random() < shares.silent:
         silent = joined - draw.randrange(SILENT_FOR)

@@ -20,7 +20,7 @@ from mde_simulator.dice import dice
 from mde_simulator.fleet.catalogue import Catalogue, Record, Update
 from mde_simulator.fleet.devices import BY_HAND, EXCLUSION_REASONS, SNAPSHOT, Device, Shares, make_device
 from mde_simulator.fleet.ledger import Ledger
-from mde_simulator.fleet.picture import Picture, look
+from mde_simulator.fleet.picture import Kb, Picture, as_served, look
 from mde_simulator.fleet.truth import Truth
 
 if TYPE_CHECKING:
@@ -246,6 +246,12 @@ class Fleet:
         day = self._day(day)
         with self._lock:
             return tuple(update.id for update in self._catalogue.published(day))
+
+    def updates(self, day: int | None = None) -> list[Kb]:
+        """The updates published by then as they are served, oldest first."""
+        day = self._day(day)
+        with self._lock:
+            return [as_served(update, self._truth) for update in self._catalogue.published(day)]
 
     def missed_on(self) -> Counter[str]:
         """On how many machines each update is missing today."""

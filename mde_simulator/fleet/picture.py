@@ -32,7 +32,7 @@ HOURS = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Kb:
-    """An update as it is served; `cves` is how many CVEs it addresses."""
+    """An update as it is served; `cves` is how many CVEs it addresses, `product` who needs it."""
 
     id: str
     name: str | None
@@ -40,6 +40,9 @@ class Kb:
     products: tuple[str, ...]
     cves: int
     published: date
+    product: str
+    is_out_of_band: bool
+    is_hotpatch: bool
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def look(devices: Iterable[Device], truth: Truth, day: int) -> Content:
     for device in devices:
         if _is_there(device, truth, day):
             missing = _missing(device, truth, day)
-            kbs |= {update.id: _kb(update, truth) for update in missing if update.id not in kbs}
+            kbs |= {update.id: as_served(update, truth) for update in missing if update.id not in kbs}
             assessed.append(_assessed(device, truth, day, missing))
     return Content(truth.now(day), tuple(assessed), kbs)
 
@@ -151,7 +154,8 @@ def _assessed(device: Device, truth: Truth, day: int, missing: list[Update]) -> 
     )
 
 
-def _kb(update: Update, truth: Truth) -> Kb:
+def as_served(update: Update, truth: Truth) -> Kb:
+    """An update as it is served by now."""
     row = truth.row(update, 0)
     name, url, products, cves = (row[key] for key in ("name", "url", "productsNames", "cveAddressed"))
     return Kb(
@@ -161,4 +165,7 @@ def _kb(update: Update, truth: Truth) -> Kb:
         products=tuple(map(str, products)) if isinstance(products, list) and products else update.products,
         cves=cves if isinstance(cves, int) else update.cves,
         published=truth.start + timedelta(days=update.published),
+        product=update.product,
+        is_out_of_band=update.is_out_of_band,
+        is_hotpatch=update.is_hotpatch,
     )

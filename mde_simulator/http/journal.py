@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, overload
 if TYPE_CHECKING:
     from mde_simulator.http.messages import Request
 
+FRONT, STORAGE, FEEDS = HOSTS = ("front", "storage", "feeds")
+"""The hosts: API and login authority; the files of exports; the advisory feeds."""
+FEED_PATHS = {"msrc": "/cvrf/", "kev": "known_exploited_vulnerabilities", "epss": "/epss_scores"}
 SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-identity-header")
 
 
@@ -42,7 +45,7 @@ class Entry:
         credential: How a sign-in proved who it is, named like the tap's `auth_method`.
         assertion: Header and claims (not the signature) of a sign-in's assertion; `x5c` is among
             them if it was sent.
-        is_storage: Whether it came to the storage host, where the files of exports are.
+        host: Which host it came to, one of `HOSTS`.
     """
 
     method: str
@@ -57,10 +60,10 @@ class Entry:
     seconds: float | None = None
     credential: str | None = None
     assertion: dict[str, Any] | None = field(default=None, repr=False)
-    is_storage: bool = False
+    host: str = FRONT
 
     @classmethod
-    def of(cls, request: Request, *, is_storage: bool = False) -> Entry:
+    def of(cls, request: Request, host: str = FRONT) -> Entry:
         """A request on its arrival."""
         return cls(
             method=request.method,
@@ -68,18 +71,30 @@ class Entry:
             query=dict(request.query),
             headers=without_secrets(request.headers),
             machine_id=request.machine_id,
-            is_storage=is_storage,
+            host=host,
         )
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether it came to the storage host, where the files of exports are."""
+        return self.host == STORAGE
+
+    @property
+    def feed(self) -> str | None:
+        """Which advisory feed was asked, if any: msrc, kev or epss; empty for a path of none."""
+        if self.host != FEEDS:
+            return None
+        return next((feed for feed, part in FEED_PATHS.items() if part in self.path.lower()), "")
 
     @property
     def is_token_request(self) -> bool:
         """Whether a token was asked for, of the authority or of a managed identity endpoint."""
-        return not self.is_api and not self.is_storage and self.path.lower().endswith("/token")
+        return self.host == FRONT and not self.is_api and self.path.lower().endswith("/token")
 
     @property
     def is_api(self) -> bool:
-        """Whether it was a call of the API, not a sign-in, nor a file of an export."""
-        return not self.is_storage and self.path.lower().startswith("/api/")
+        """Whether it was a call of the API, not a sign-in, nor a file of an export, nor a feed's."""
+        return self.host == FRONT and self.path.lower().startswith("/api/")
 
 
 class Journal(Sequence[Entry]):
@@ -91,6 +106,7 @@ class Journal(Sequence[Entry]):
         self._lock = threading.Lock()
         self._in_flight = 0
         self._calls = 0
+        self._feeds_in_flight: list[Entry] = []
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...
@@ -122,6 +138,17 @@ class Journal(Sequence[Entry]):
         return [entry for entry in self if entry.is_storage]
 
     @property
+    def feed_requests(self) -> list[Entry]:
+        """The requests to the advisory feeds, oldest first."""
+        return [entry for entry in self if entry.feed is not None]
+
+    @property
+    def feeds_in_flight(self) -> list[Entry]:
+        """Those of them that are being answered, but for those that a fault holds up."""
+        with self._lock:
+            return [entry for entry in self._feeds_in_flight if entry.fault is None]
+
+    @property
     def violations(self) -> list[str]:
         """What clients did wrong so far, oldest first; a copy."""
         with self._lock:
@@ -133,6 +160,8 @@ class Journal(Sequence[Entry]):
             if entry.is_api:
                 self._calls += 1
                 self._in_flight += 1
+            if entry.feed is not None:
+                self._feeds_in_flight.append(entry)
             entry.in_flight = self._in_flight
             self._entries.append(entry)
 
@@ -140,6 +169,8 @@ class Journal(Sequence[Entry]):
         """It was answered, or the connection is gone."""
         with self._lock:
             self._in_flight -= entry.is_api
+            if entry.feed is not None:
+                self._feeds_in_flight = [each for each in self._feeds_in_flight if each is not entry]
             entry.seconds = time.monotonic() - entry.at
 
     def violation(self, entry: Entry, what: str) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
-from mde_simulator.http.journal import Entry, Journal
+from mde_simulator.http.journal import FRONT, Entry, Journal
 from mde_simulator.http.messages import Request, Response
 
 if TYPE_CHECKING:
@@ -59,11 +59,9 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = False
     block_on_close = True
 
-    def __init__(
-        self, port: int, context: ssl.SSLContext | None, *, compress: bool = True, is_storage: bool = False
-    ) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None, *, compress: bool = True, host: str = FRONT) -> None:
         self.context = context
-        self.is_storage = is_storage
+        self.host = host
         self.compress = compress
         self.service: Service | None = None
         self.stopping = threading.Event()
@@ -204,7 +202,7 @@ class Connection(socketserver.StreamRequestHandler):
         service = self.server.service
         if service is None:
             return False
-        entry = Entry.of(request, is_storage=self.server.is_storage)
+        entry = Entry.of(request, self.server.host)
         service.journal.begin(entry)
         try:
             response = service.answer(request, entry)

@@ -512,7 +512,7 @@ class TestWhatAFeedCanNotSpoil:
 
 
 class TestBesideTheSweep:
-    @pytest.mark.parametrize("source", ["per_machine", "export"])
+    @pytest.mark.parametrize("source", ["per_machine", "export", pytest.param("export_json", marks=pytest.mark.long)])
     def test_the_sweeps_rows_and_state_are_the_same_with_feeds_and_without(
         self, feeds: Feeds, tmp_path: Path, source: str
     ) -> None:
