@@ -28,6 +28,12 @@ REASONS = {
     "not_in_export": "not in the export",
     "quiet": "quiet for a week or more",
 }
+#: Rule books, in words; another one is called as it is.
+BOOKS = {
+    "own": "Our own deadlines",
+    "bod_26_04": "CISA BOD 26-04",
+    "essential_eight": "Essential Eight",
+}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psycopg.conninfo import make_conninfo
 
 from demo.chart import Days, Values, area, line
-from demo.marts import REASONS, SCHEMA, Marts
+from demo.marts import BOOKS, REASONS, SCHEMA, Marts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +84,14 @@ def render(marts: Marts, tenant: str = TENANT) -> str:
     installs = {kind: list(rows) for kind, rows in groupby(marts.rows("time_to_install"), lambda row: row.segment_kind)}
     gaps = {reason: list(rows) for reason, rows in groupby(marts.rows("gaps"), lambda row: row.reason)}
     updates = marts.rows("updates")
+    installing = marts.rows("installs")
     return environment.get_template("report.html.j2").render(
         tenant=tenant,
         headline=marts.row("headline"),
+        to_install=marts.row("to_install"),
+        installing=installing,
+        rule_books=marts.rows("rule_books"),
+        books=BOOKS,
         days=days,
         before=next((row for row in reversed(days) if row.day <= days[-1].day - WEEKS_AGO), None),
         weeks=Weeks.of(days, [row.day for row in marts.rows("patch_tuesdays")]) if days else None,

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from demo.marts import REASONS
+from demo.marts import BOOKS, REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,8 @@ def show(marts: Marts, console: Console) -> None:
     """Print the whole report."""
     gaps = marts.rows("gaps")
     for table in (
+        to_install(marts.rows("installs")[:SHOWN]),
+        rule_books(marts.rows("rule_books")),
         most_missed(row for row in marts.rows("updates") if row.by_machines <= SHOWN),
         groups(row for row in marts.rows("segments") if row.segment_kind in {"group", "all"}),
         nights(marts.rows("days")[-SHOWN:]),
@@ -42,6 +44,35 @@ def show(marts: Marts, console: Console) -> None:
     others = Counter(row.reason for row in gaps if row.reason in COUNTED)
     told = ", ".join(f"{count} {REASONS[reason]}" for reason, count in sorted(others.items())) or "none"
     console.print(f"Besides: {told}\n", style="dim", markup=False, soft_wrap=True)
+
+
+def to_install(rows: Iterable[Any]) -> Table:
+    """What to install first, and by when."""
+    table = _table("What to install")
+    _columns(table, "Update", right=("Released", "Machines", "Closes", "CVEs", "Attacked"))
+    _columns(table, "Restart", right=("Due",))
+    for row in rows:
+        table.add_row(
+            f"KB{escape(row.kb_id)}",
+            "" if row.released_on is None else f"{'' if row.released_on_is_exact else '≈ '}{_day(row.released_on)}",
+            f"[bold]{row.machines}[/]",
+            f"{row.closes_kbs}{'*' if row.is_assumed else ''}",
+            _number(row.cves),
+            f"[red]{row.attacked_cves}[/]" if row.attacked_cves else _number(row.attacked_cves),
+            row.restart_required or "",
+            "" if row.due_at is None else f"[red]{_day(row.due_at)}[/]" if row.overdue_machines else _day(row.due_at),
+        )
+    return table
+
+
+def rule_books(rows: Iterable[Any]) -> Table:
+    """What each rule book calls overdue."""
+    table = _table("Overdue by rule book; a due date is not compliance")
+    _columns(table, "Rule book", right=("Missing with a date", "Overdue", "On machines"))
+    for row in rows:
+        name = BOOKS.get(row.rule_book, row.rule_book)
+        table.add_row(escape(name), _number(row.due_pairs), _number(row.overdue_pairs), _number(row.overdue_machines))
+    return table
 
 
 def most_missed(rows: Iterable[Any]) -> Table:

@@ -47,8 +47,8 @@ def needs_forensic_triage(cve_id: str) -> bool:
 
 
 def score(cve_id: str, day: date) -> float:
-    """FIRST's score on a day: most are tiny, and it moves a little from day to day."""
+    """FIRST's score on a day: one in twenty is 0.1 or more, and it moves a little from day to day."""
     share = draw("epss", cve_id, 10_000) / 10_000
     moved = share + (draw(f"epss {day}", cve_id, 21) - 10) / 1_000
-    chance = min(max(moved, 0.0), 1.0) ** 4 * 0.9 + 0.0002
+    chance = min(max(moved, 0.0), 1.0) ** 40 * 0.9 + 0.0002
     return round(min(chance + (0.5 if is_exploited(cve_id) else 0.0), 0.99999), 5)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo.__main__ import NIGHTS
-from demo.marts import REASONS
+from demo.marts import BOOKS, REASONS
 from demo.page import KINDS
 from demo.report import COUNTED
 from tests.support.browser import PHONE, browser
@@ -140,6 +140,35 @@ def test_each_night_is_a_line(shown: Shown, truth: Truth) -> None:
     assert numbers == [
         (len(night.answers), len(night.asked), sum(map(len, night.answers.values()))) for night in truth.nights
     ]
+
+
+def test_what_to_install(shown: Shown, report: Report, truth: Truth) -> None:
+    """The page opens with it, the terminal too: by what is attacked, then overdue; and how few installs close all."""
+    true = truth.what_to_install()
+    order = sorted(true, key=lambda kb: (-true[kb][3], -true[kb][4], -true[kb][0], kb))
+    rows = report.tables["what-to-install"]
+    assert [*rows] == order[:16]
+    assert {kb: [int(rows[kb][place].strip("*")) for place in (1, 2, 3, 4, 8)] for kb in rows} == {
+        kb: true[kb] for kb in rows
+    }
+    assert next(iter(report.tables)) == "what-to-install"
+    said = shown.table("What to install")
+    assert [(row[0], int(row[2]), int(row[3].strip("*")), int(row[4]), int(row[5])) for row in said] == [
+        (f"KB{kb}", *true[kb][:4]) for kb in order[:8]
+    ]
+    assert int(report.values["installs-needed"]) == len(truth.to_install) < len(truth.open) / 2
+    assert int(report.values["pairs-to-close"]) == len(truth.open)
+
+
+def test_overdue_by_rule_book(shown: Shown, report: Report, truth: Truth) -> None:
+    """Our own deadlines, BOD 26-04, the Essential Eight; with the word that a date is not compliance."""
+    true = truth.rule_books()
+    assert {book: (int(row[0]), int(row[1])) for book, row in report.tables["rule-books"].items()} == true
+    assert len({late for _, late in true.values()}) > 1
+    said = {row[0]: (int(row[1]), int(row[2])) for row in shown.table("Overdue by rule book")}
+    assert said == {BOOKS[book]: counts for book, counts in true.items()}
+    assert "A due date is not compliance" in Path(shown.page).read_text(encoding="utf-8")
+    assert "a due date is not compliance" in shown.stdout
 
 
 def test_the_updates_missing_on_most_machines(shown: Shown, report: Report, truth: Truth) -> None:

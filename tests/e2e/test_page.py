@@ -91,6 +91,14 @@ def test_names_from_the_wire_are_only_ever_text(empty: Postgres, tmp_path: Path)
             {"kb_id": name, "name": name, "url": f"javascript:alert({number})", "machines_missing": 2}
             for number, name in enumerate(NAMES)
         ],
+        updates_to_install=[
+            {"tenant": "mde", "machine_id": name, "kb_id": name, "closes_kbs": 1, "restart_required": name}
+            for name in NAMES
+        ],
+        pair_deadlines=[
+            {"tenant": "mde", "machine_id": name, "kb_id": name, "rule_book": name, "due_at": "2026-01-05"}
+            for name in NAMES
+        ],
         compliance_by_segment=[
             {"segment_kind": kind, "segment": name, **segment} for kind in ("group", "tag") for name in NAMES
         ],
@@ -100,7 +108,9 @@ def test_names_from_the_wire_are_only_ever_text(empty: Postgres, tmp_path: Path)
         ],
     ) as marts:
         path.write_text(render(marts, tenant=NAMES[0]), encoding="utf-8")
-    assert {*NAMES} == Report.of(path).tables["behind"].keys()
+    for table in ("behind", "what-to-install", "rule-books"):
+        assert {*NAMES} == Report.of(path).tables[table].keys()
+    assert "No document of MSRC's was read" in path.read_text(encoding="utf-8")
     with browser() as page:
         page.open(path)
         look(page, PHONE, dark=False)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import csv
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from demo.__main__ import MACHINES, NIGHTS, SEED, faults_of, moment_of
+from demo.__main__ import MACHINES, NIGHTS, SEED, expose, faults_of, moment_of
 from mde_simulator import Fleet
+from mde_simulator.feeds.kev import Catalogue
+from mde_simulator.feeds.msrc import Documents
+from mde_simulator.feeds.public import is_exploited, needs_forensic_triage
+from mde_simulator.fleet.catalogue import WINDOWS
+from mde_simulator.fleet.cves import cve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DEADLINES = Path(__file__).parents[2] / "transform" / "seeds" / "deadlines.csv"
 QUIET = timedelta(days=7)
+SEVERITIES = (None, "Low", "Medium", "High", "Critical")
+"""From harmless to worst."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Truth:
 
     def __init__(self) -> None:
         self.fleet = Fleet(MACHINES, SEED)
+        expose(self.fleet)
         self.nights: list[Night] = []
         self.groups: dict[str, str] = {}  # of those that left, too
         for number, day in enumerate(NIGHTS, 1):
@@ -126,10 +134,11 @@ class Truth:
         return int(str(self.fleet.kb(kb_id)["cveAddressed"]))
 
     def deadline(self, kb_id: str) -> timedelta:
-        """By the seed, the strictest that fits; severities are not known in the demo."""
+        """By the seed, the strictest that fits the severity that MSRC tells, the worst of what the update closes."""
         rows = csv.DictReader(DEADLINES.read_text().splitlines())
+        worst = max(SEVERITIES.index(cve(cve_id).severity(0)) for cve_id in self.closes[kb_id])
         return timedelta(
-            days=min(int(row["days"]) for row in rows if self.cves(kb_id) >= int(row["min_cve_addressed"] or 0))
+            days=min(int(row["days"]) for row in rows if worst >= SEVERITIES.index(row["min_severity"] or None))
         )
 
     def overdue(self, episode: Episode) -> timedelta:
@@ -143,7 +152,110 @@ class Truth:
             each.machine_id for each in self.open if each.machine_id in self.active and self.overdue(each) > timedelta()
         )
 
+    # What is publicly known
+
+    @cached_property
+    def documents(self) -> Documents:
+        """MSRC's, of the last night."""
+        return Documents(self.fleet)
+
+    @cached_property
+    def closes(self) -> dict[str, set[str]]:
+        """The CVEs that each update closes."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for fixes in self.documents.fixes().values():
+            for fix in fixes:
+                found[fix.kb.id].add(fix.cve_id)
+        return found
+
+    @cached_property
+    def kev(self) -> dict[str, datetime]:
+        """When CISA added each CVE."""
+        entries = Catalogue(self.fleet, self.documents).entries()
+        return {entry.cve_id: datetime.combine(entry.added_on, time(), timezone.utc) for entry in entries}
+
+    def attacked(self, cve_id: str) -> bool:
+        """By MSRC's word, or CISA's."""
+        return is_exploited(cve_id) or cve_id in self.kev
+
+    @cached_property
+    def replaced_by(self) -> dict[str, set[str]]:
+        """By update, whatever replaces it: MSRC says so, or it is for the same Windows and of a later month."""
+        kbs = self.fleet.updates()
+        newer: dict[str, set[str]] = defaultdict(set)
+        for kb_id, older in self.documents.predecessors().items():
+            for each in older:
+                newer[each].add(kb_id)
+        for old in kbs:
+            for new in kbs:
+                is_later = (new.published.year, new.published.month) > (old.published.year, old.published.month)
+                if old.product in WINDOWS and new.product == old.product and is_later and not new.is_hotpatch:
+                    newer[old.id].add(new.id)
+        found: dict[str, set[str]] = {}
+        for kb in sorted(kbs, key=lambda kb: (kb.published, kb.id), reverse=True):
+            found[kb.id] = newer[kb.id].union(*(found[each] for each in newer[kb.id]))
+        return found
+
+    @cached_property
+    def to_install(self) -> dict[tuple[str, str], list[Episode]]:
+        """By machine and update to install, what that closes there."""
+        missing: dict[str, dict[str, Episode]] = defaultdict(dict)
+        for each in self.open:
+            missing[each.machine_id][each.kb_id] = each
+        return {
+            (machine_id, kb_id): [each for older, each in kbs.items() if kb_id in {older, *self.replaced_by[older]}]
+            for machine_id, kbs in missing.items()
+            for kb_id in kbs
+            if not self.replaced_by[kb_id] & kbs.keys()
+        }
+
     # What tables say
+
+    def what_to_install(self) -> dict[str, list[int]]:
+        """By update: on how many machines, updates closed there at most, CVEs, attacked ones, machines past a date."""
+        found: dict[str, list[int]] = {}
+        for (_, kb_id), closed in self.to_install.items():
+            cves = set().union(*(self.closes[each.kb_id] for each in closed))
+            counts = [len(closed), len(cves), sum(map(self.attacked, cves))]
+            machines, *highest, late = found.get(kb_id, [0, 0, 0, 0, 0])
+            is_late = any(self.overdue(each) > timedelta() for each in closed)
+            found[kb_id] = [machines + 1, *map(max, highest, counts), late + is_late]
+        return found
+
+    def rule_books(self) -> dict[str, tuple[int, int]]:
+        """By rule book, missing updates with a date, and those past it. SSVC is not known in the demo."""
+        books: dict[str, list[timedelta | None]] = {"own": [self.overdue(each) for each in self.open]}
+        books["bod_26_04"] = [self._overdue_by_bod(each) for each in self.open]
+        books["essential_eight"] = [self._overdue_by_essential_eight(each) for each in self.open]
+        return {
+            book: (
+                sum(each is not None for each in late),
+                sum(each is not None and each > timedelta() for each in late),
+            )
+            for book, late in books.items()
+        }
+
+    def _is_exposed(self, machine_id: str) -> bool:
+        return "internet-facing" in self.machines[machine_id]["machineTags"]
+
+    def _overdue_by_bod(self, episode: Episode) -> timedelta:
+        """60 days from detection, in KEV 14 from detection or its adding, exposed and with forensics 3."""
+        exposed, first = self._is_exposed(episode.machine_id), self.nights[episode.first].moment
+        dues = [first + timedelta(days=60)]
+        for cve_id in self.closes[episode.kb_id] & self.kev.keys():
+            allowed = timedelta(days=3 if exposed and needs_forensic_triage(cve_id) else 14)
+            dues.append(min(first, self.kev[cve_id]) + allowed)
+        return self.now.moment - min(dues)
+
+    def _overdue_by_essential_eight(self, episode: Episode) -> timedelta:
+        """A month from release; exposed two weeks, or two days where critical or attacked."""
+        [kb] = [kb for kb in self.fleet.updates() if kb.id == episode.kb_id]
+        released, allowed = datetime.combine(kb.published, time(), timezone.utc), 30
+        if self._is_exposed(episode.machine_id):
+            closed = self.closes[kb.id]
+            is_bad = any(self.attacked(each) or cve(each).severity(0) == "Critical" for each in closed)
+            allowed = 2 if is_bad else 14
+        return self.now.moment - released - timedelta(days=allowed)
 
     def days(self) -> dict[str, list[int]]:
         """By day: asked, answered, lack nothing, missing, new, installed."""

@@ -429,6 +429,7 @@ class Truth:
                     rows[(*episode.pair, book)] = {
                         "rule_id": due.rule_id,
                         "due_at": due.at,
+                        "days_overdue": days(due.at, now) if due.at < (now := self._now(episode)) else None,
                         "forensic_triage": not due.no_forensic_triage,
                         "clock_is_assumed": due.clock_is_assumed,
                     }

@@ -19,6 +19,12 @@ rules as (
 
 ),
 
+machines as (
+
+    select * from {{ ref('int_machines') }}
+
+),
+
 joined as (
 
     select
@@ -32,6 +38,7 @@ joined as (
         rules.fixed_rule_id,
         rules.fixed_forensic_triage,
         rules.fixed_due_at,
+        machines.newest_checked_at,
         cast({{ dbt.dateadd('day', 'rules.days', 'episodes.first_missed_at') }} as {{ dbt.type_timestamp() }})
             as relative_due_at
     from episodes
@@ -43,6 +50,19 @@ joined as (
         on pairs.machine_class = rules.machine_class
         and pairs.kb_id = rules.kb_id
         and coalesce(pairs.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
+    inner join machines
+        on episodes.tenant = machines.tenant
+        and episodes.machine_id = machines.machine_id
+
+),
+
+decided as (
+
+    select
+        *,
+        {{ is_due_by_day() }} as is_fixed,
+        case when {{ is_due_by_day() }} then fixed_due_at else relative_due_at end as due_at
+    from joined
 
 )
 
@@ -51,8 +71,9 @@ select
     machine_id,
     kb_id,
     rule_book,
-    case when {{ is_due_by_day() }} then fixed_rule_id else rule_id end as rule_id,
-    case when {{ is_due_by_day() }} then fixed_due_at else relative_due_at end as due_at,
-    case when {{ is_due_by_day() }} then fixed_forensic_triage else forensic_triage end as forensic_triage,
-    not {{ is_due_by_day() }} and clock_is_assumed as clock_is_assumed
-from joined
+    case when is_fixed then fixed_rule_id else rule_id end as rule_id,
+    due_at,
+    case when due_at < newest_checked_at then {{ days_between('due_at', 'newest_checked_at') }} end as days_overdue,
+    case when is_fixed then fixed_forensic_triage else forensic_triage end as forensic_triage,
+    not is_fixed and clock_is_assumed as clock_is_assumed
+from decided
