@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 from tests.transform.advisories import Advisories
@@ -115,6 +116,48 @@ def test_a_whole_warehouse_passes_every_test_and_the_readmes_questions_have_answ
     }
     for query in queries:
         assert warehouse.query(query), query
+
+
+def test_the_semantic_layers_figures_are_the_marts_own(duckdb_warehouse: Warehouse) -> None:
+    """Patched share, open and overdue pairs, mean days to install: as dbt parses them, and as the marts say."""
+    fleet = RandomTenant(191, cves=True)
+    fleet.pass_nights(30)
+    duckdb_warehouse.load(replace(fleet.tenant(), name="mde"))
+    duckdb_warehouse.build_models()
+    manifest: Any = duckdb_warehouse.dbt("parse").result
+    metrics = {each.name for each in manifest.metrics.values()}
+    assert metrics >= {"patched_share", "open_pairs", "overdue_pairs", "mean_days_to_install"}
+    figures = {}
+    for model in manifest.semantic_models.values():
+        for measure in model.measures:
+            function = {"sum": "sum", "average": "avg"}[measure.agg.value]
+            query = f"SELECT {function}({measure.expr}) AS figure FROM {model.node_relation.relation_name}"  # noqa: S608 - ours
+            [figures[measure.name]] = [row["figure"] for row in duckdb_warehouse.query(query)]
+        keys = [entity.expr for entity in model.entities if entity.type.value == "primary"]
+        counts = f"SELECT count(*) AS rows, count(DISTINCT {keys[0]}) AS keys FROM {model.node_relation.relation_name}"  # noqa: S608 - ours
+        [counted] = duckdb_warehouse.query(counts)
+        assert counted["rows"] == counted["keys"] > 0
+    [overall] = duckdb_warehouse.query("SELECT * FROM analytics.compliance_by_segment WHERE segment_kind = 'all'")
+    [installs] = duckdb_warehouse.query("SELECT * FROM analytics.time_to_install WHERE segment_kind = 'all'")
+    assert figures["patched_machines"] / figures["known_machines"] == overall["patched_share"]
+    assert (figures["open_pairs"], figures["overdue_pairs"]) == (overall["missing_pairs"], overall["overdue_pairs"])
+    assert figures["mean_days_to_install"] == pytest.approx(installs["mean_days"])
+
+
+def test_the_exposure_names_every_mart_that_the_page_reads() -> None:
+    [report] = yaml.safe_load((PROJECT / "models" / "marts" / "_exposures.yml").read_text())["exposures"]
+    named = set(re.findall(r"ref\('(\w+)'\)", " ".join(report["depends_on"])))
+    sql = " ".join(path.read_text() for path in (PROJECT.parent / "demo" / "sql").glob("*.sql"))
+    marts = {path.stem for path in (PROJECT / "models" / "marts").glob("*.sql")}
+    assert named == {mart for mart in marts if re.search(rf"(?:FROM|JOIN) {mart}\b", sql)}
+
+
+def test_a_rule_book_that_there_is_none_of_fails_a_test(duckdb_warehouse: Warehouse) -> None:
+    """Else nothing would ever be due."""
+    duckdb_warehouse.load(Tenant())
+    duckdb_warehouse.build_models(rule_book="bod_22_01")
+    done = duckdb_warehouse.dbt("test", "--select", "rule_book_has_rules", rule_book="bod_22_01")
+    assert [str(result.status) for result in getattr(done.result, "results", [])] == ["fail"]
 
 
 def test_an_answer_that_was_replaced_after_a_kill_is_forgotten(duckdb_warehouse: Warehouse) -> None:
