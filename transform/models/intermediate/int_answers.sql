@@ -38,6 +38,7 @@ select
     checks.sweep,
     checks.checked_at,
     checks.missing_kbs,
+    checks.missing_kb_ids,
     coalesce(sweeps.is_unbelieved, false) as is_unbelieved
 from checks
 left join sweeps

@@ -12,6 +12,7 @@
 
 -- The hook reads it, too.
 -- depends_on: {{ ref('int_sweeps') }}
+-- depends_on: {{ ref('stg_checks') }}
 with
 
 answers as (
@@ -72,6 +73,7 @@ numbered_answers as (
         sweep,
         checked_at,
         missing_kbs,
+        missing_kb_ids,
         is_new,
         case when is_unbelieved then 0 else 1 end as believed,
         sum(case when is_unbelieved then 0 else 1 end) over (
@@ -85,13 +87,35 @@ numbered_answers as (
 
 believed_answers as (
 
-    select * from numbered_answers
+    select
+        tenant,
+        machine_id,
+        sweep,
+        checked_at,
+        answer_number,
+        lag(checked_at) over (partition by tenant, machine_id order by answer_number) as previous_answer_at,
+        lead(sweep) over (partition by tenant, machine_id order by answer_number) as next_answer_in,
+        lead(checked_at) over (partition by tenant, machine_id order by answer_number) as next_answer_at
+    from numbered_answers
     where believed = 1
 
 ),
 
 answers_with_neighbours as (
 
+    select
+        tenant,
+        machine_id,
+        sweep,
+        checked_at,
+        previous_answer_at,
+        next_answer_in,
+        next_answer_at
+    from believed_answers
+
+    union all
+
+    -- Few, or none: an answer that is not believed has the neighbours that are.
     select
         numbered_answers.tenant,
         numbered_answers.machine_id,
@@ -104,31 +128,21 @@ answers_with_neighbours as (
     left join believed_answers as previous
         on numbered_answers.tenant = previous.tenant
         and numbered_answers.machine_id = previous.machine_id
-        and numbered_answers.answer_number - numbered_answers.believed = previous.answer_number
+        and numbered_answers.answer_number = previous.answer_number
     left join believed_answers as following
         on numbered_answers.tenant = following.tenant
         and numbered_answers.machine_id = following.machine_id
         and numbered_answers.answer_number + 1 = following.answer_number
+    where numbered_answers.believed = 0
 
 ),
 
 answers_with_kbs as (
 
-    select
-        new_answers.tenant,
-        new_answers.machine_id,
-        new_answers.sweep,
-        new_answers.believed,
-        new_answers.answer_number,
-        checks.missing_kb_ids
-    from numbered_answers as new_answers
-    inner join {{ ref('stg_checks') }} as checks
-        on new_answers.tenant = checks.tenant
-        and new_answers.machine_id = checks.machine_id
-        and new_answers.sweep = checks.sweep
+    select * from numbered_answers
     where
-        new_answers.is_new
-        and new_answers.missing_kbs > 0
+        is_new
+        and missing_kbs > 0
 
 ),
 
