@@ -286,6 +286,28 @@ class TestDocuments:
         assert {row["document_id"] for row in second.records("msrc_kbs")} == {"2026-May", "2026-Jun"}
         assert "HTTP 404" in warnings(second)[0]
 
+    def test_many_documents_each_in_a_normal_time_are_all_read(self, feeds: Feeds, tmp_path: Path) -> None:
+        """Together they take longer than a feed may beyond that: a healthy first run would be cut short."""
+
+        def slowly(handler: BaseHTTPRequestHandler) -> None:
+            time.sleep(0.14)
+            body = json.dumps(document(handler.path.rpartition("/")[2])).encode()
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+
+        months = [f"{year}-{name}" for year in (2024, 2025) for name in ("Jan", "Feb", "Mar", "Apr", "May", "Jun")]
+        months = [*months, *(f"{year}-{name}" for year in (2023, 2024, 2025) for name in ("Jul", "Aug", "Sep", "Oct"))]
+        feeds.serve(*(document(month) for month in months))
+        for month in months:
+            feeds.bodies[f"{MSRC}/cvrf/{month}"] = slowly
+        patience = Patience(**{**vars(HURRIED), "feed": 3.0})  # 24 documents take 3.4 s
+        config = {**SETTINGS, **feeds.config, "advisory_feeds": ["msrc"]}
+        messages = run_tap(tmp_path, config=config, catalog=alone(), environ=feeds.environment, patience=patience)
+        assert warnings(messages) == []
+        assert len(bookmark(messages, "msrc_kbs")["documents"]) == len(months)
+
     def test_sixty_months_have_room_in_state(self, feeds: Feeds, tmp_path: Path) -> None:
         names = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
         documents = [
