@@ -19,7 +19,7 @@ class Patience:
         machine: Before each time that deferred machines are asked again.
         file: Between two looks for a file of an export that is late.
         state: Between two STATE messages, at least.
-        feed: For one advisory feed, all its files together: two minutes for the three of them.
+        feed: For one advisory feed, all its files together, beyond what is normal: two minutes for the three of them.
     """
 
     retry: float = 1.0

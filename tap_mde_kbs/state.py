@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -38,6 +39,11 @@ MOST_DOCUMENTS, MOST_HELD = 62, 4
 
 LONGEST_LINE = 60
 """Characters of a document's line; what is longer was not written by the tap."""
+
+HTTP_DATE = re.compile(r"[A-Za-z]{3}, \d\d [A-Za-z]{3} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
+"""RFC 9110, section 5.6.7: a header that may go into STATE, and back into a header; nobody sends its two old forms."""
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 OUTCOMES = ("answered", "not_found", "failed", "skipped", "not_in_export", "unnamed", "pairs")
 """The counts that stand in both bookmarks of a sweep."""
@@ -401,10 +407,13 @@ class KevBookmark:
     def from_dict(cls, state: object) -> KevBookmark:
         """Read what an earlier run left; what is odd counts as missing."""
         read = _mapping(state)
-        said = read.get("short_lists")
-        short = [each for each in said if _number(each) is not None] if isinstance(said, list) else []
+        lists, modified = read.get("short_lists"), _text(read.get("last_modified")) or ""
+        short = [each for each in lists if _number(each) is not None] if isinstance(lists, list) else []
         return cls(
-            _text(read.get("released_at")), _text(read.get("last_modified")), _number(read.get("entries")), short[-1:]
+            _text(read.get("released_at")),
+            modified if HTTP_DATE.fullmatch(modified) else None,
+            _number(read.get("entries")),
+            short[-1:],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -421,7 +430,8 @@ class EpssBookmark:
     @classmethod
     def from_dict(cls, state: object) -> EpssBookmark:
         """Read what an earlier run left; what is odd counts as missing."""
-        return cls(_text(_mapping(state).get("score_date")))
+        said = _text(_mapping(state).get("score_date")) or ""
+        return cls(said if _DAY.fullmatch(said) else None)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys, as plain values."""

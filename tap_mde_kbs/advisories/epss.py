@@ -6,6 +6,7 @@ percentiles since September 2021.
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from datetime import date
@@ -38,7 +39,11 @@ def scores_in(content: bytes, name: str, least: float) -> Scores:
     said: dict[str, str] = {}
     while lines and lines[0].startswith("#"):
         said |= dict(_SAID.findall(lines.pop(0)))
-    columns = [each.strip().lower() for each in lines.pop(0).split(",")] if lines else []
+    try:
+        columns, *values_of = csv.reader(line for line in lines if line.strip())
+    except (csv.Error, ValueError):  # a field without an end, a file without a line
+        columns, values_of = [], []
+    columns = [each.strip().lower() for each in columns]
     if columns not in COLUMNS:
         msg = "a file without the columns cve, epss and percentile"
         raise ValueError(msg)
@@ -46,33 +51,42 @@ def scores_in(content: bytes, name: str, least: float) -> Scores:
     if not day:
         msg = "scores without their day"
         raise ValueError(msg)
-    score_date = date.fromisoformat(day.group()).isoformat()
+    score_date = _real(day.group())
     rows: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        cve_id, *values = line.split(",")
-        if not line.strip():
-            continue
-        if len(values) != len(columns) - 1:
+    for cve_id, *values in values_of:
+        if len(values) != len(columns) - 1 or not cve_id.strip():
             msg = "a line with more or fewer values than columns"
             raise ValueError(msg)
         score, *percentiles = (_share(value) for value in values)
         if score >= least:
-            rows[cve_id.strip()] = {
-                "cve_id": cve_id.strip(),
+            known_as = cve_id.strip().upper()
+            rows[known_as] = {
+                "cve_id": known_as,
                 "epss": score,
                 "percentile": percentiles[0] if percentiles else None,
                 "score_date": score_date,
                 "model_version": said.get("model_version"),
             }
-    if not any(line.strip() for line in lines):
+    if not values_of:
         msg = "a file without a score"
         raise ValueError(msg)
     return Scores(score_date, [*rows.values()])
 
 
+def _real(day: str) -> str:
+    try:
+        return date.fromisoformat(day).isoformat()
+    except ValueError:
+        msg = "scores of a day that is none"
+        raise ValueError(msg) from None
+
+
 def _share(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
+    try:
+        value = float(text)
+    except ValueError:  # whose own text quotes what was sent
+        value = math.nan
+    if not 0 <= value <= 1:
         msg = "a score that is none"
         raise ValueError(msg)
     return value

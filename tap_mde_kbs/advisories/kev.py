@@ -65,7 +65,7 @@ def catalogue_in(content: bytes) -> Catalogue:
     read = _CATALOGUE.decode(content.removeprefix(b"\xef\xbb\xbf"))
     try:
         released_at = schema.date_time(read.released_at)
-    except ValueError:
+    except (ValueError, OverflowError):  # the last hours of the year 9999, in a zone west of here
         released_at = None
     if released_at is None:
         msg = "a catalogue without the time of its release"
@@ -75,7 +75,7 @@ def catalogue_in(content: bytes) -> Catalogue:
         raise ValueError(msg)
     rows: dict[str, dict[str, Any]] = {}
     for entry in read.entries:
-        cve_id = entry.cve_id.strip()
+        cve_id = entry.cve_id.strip().upper()
         if not cve_id:
             msg = "a catalogue with an entry without a CVE"
             raise ValueError(msg)

@@ -11,12 +11,14 @@ import json
 import re
 from collections import Counter, defaultdict
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+Read = TypeVar("Read")
 
 VENDOR_FIX = 2
 """The type of a remediation that is an update; others are links, workarounds, mitigations."""
@@ -34,16 +36,21 @@ LATE = timedelta(days=3)
 TUESDAY = 1
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
-_UPDATE = re.compile(r"(?:KB\s*)?(\d{6,8})", re.IGNORECASE | re.ASCII)
+_UPDATE = re.compile(r"(?:KB\s*)?([0-9]{6,8})", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\d)\d{6,8}(?!\d)", re.ASCII)
 _BULLETIN = re.compile(r"\bMS\d{2}-\d+", re.IGNORECASE | re.ASCII)
-_ID = re.compile(r"(\d{4})-([A-Za-z]{3})\b", re.ASCII)
+_ID = re.compile(r"(\d{4})-([A-Za-z]{3})(-\w{1,4})?", re.ASCII)
 _MAJOR = re.compile(r"\d+\.0+", re.ASCII)
 _SAID = re.compile(r"(Publicly Disclosed|Exploited)\s*:\s*(Yes|No)\b", re.IGNORECASE)
 
 
 class _Text(msgspec.Struct, rename={"value": "Value"}):
-    value: str | None = None
+    value: str | float | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says; a number, which nothing has been so far, as its digits."""
+        return f"{self.value:.0f}" if isinstance(self.value, float) else (self.value or "")
 
 
 class _Revision(msgspec.Struct, rename={"number": "Number", "date": "Date"}):
@@ -142,6 +149,12 @@ class _Index(msgspec.Struct):
 _INDEX = msgspec.json.Decoder(_Index)
 _DOCUMENT = msgspec.json.Decoder(_Document)
 
+_BOM = b"\xef\xbb\xbf"
+"""What Windows puts in front of a file that somebody saved for `msrc_url`."""
+
+LONGEST_MOMENT = 28
+"""Characters of the index's date that are compared: a line of STATE is no longer than it may be."""
+
 
 class Document(NamedTuple):
     """What a document says of updates; rows lack `read_at` alone, and come in one order."""
@@ -162,7 +175,7 @@ def index_in(content: bytes) -> dict[str, str]:
     Raises:
         ValueError: It is no index; also msgspec's own errors, which are ValueErrors.
     """
-    listed = {each.id: each.current or "-" for each in _INDEX.decode(content).value if month_of(each.id)}
+    listed = {each.id: _moment(each.current) for each in _decoded(_INDEX, content).value if month_of(each.id)}
     if not listed:
         msg = "an index without a month"
         raise ValueError(msg)
@@ -179,8 +192,8 @@ def document_in(content: bytes, document_id: str) -> Document:
     Raises:
         ValueError: It is no document, or another one; the text is a clause.
     """
-    document = _DOCUMENT.decode(content)
-    found = (document.tracking.identification.id.value or "").strip()
+    document = _decoded(_DOCUMENT, content)
+    found = document.tracking.identification.id.text.strip()
     if found.casefold() != document_id.casefold():
         msg = f"another document than {document_id}"
         raise ValueError(msg)
@@ -192,7 +205,7 @@ def document_in(content: bytes, document_id: str) -> Document:
     closes: dict[str, set[str]] = defaultdict(set)
     cves: dict[str, list[_Vulnerability]] = defaultdict(list)
     for vulnerability in document.vulnerabilities:
-        cve = (vulnerability.cve or "").strip()
+        cve = (vulnerability.cve or "").strip().upper()
         for remediation in vulnerability.remediations or ():
             if cve and (kb_id := _update_in(remediation)):
                 fixes[kb_id].append(remediation)
@@ -215,6 +228,15 @@ def document_in(content: bytes, document_id: str) -> Document:
     )
 
 
+def _decoded(decoder: msgspec.json.Decoder[Read], content: bytes) -> Read:
+    return decoder.decode(content.removeprefix(_BOM))
+
+
+def _moment(said: str | None) -> str:
+    """A date of the index as a word of STATE: it is compared, never read."""
+    return "".join((said or "").split())[:LONGEST_MOMENT] or "-"
+
+
 def is_cve(name: str) -> bool:
     """Whether it is a CVE, and no advisory."""
     return name.upper().startswith("CVE-")
@@ -222,7 +244,7 @@ def is_cve(name: str) -> bool:
 
 def month_of(document_id: str) -> date | None:
     """The first day of a document's month: of `2026-Jun`, `2018-FEB`, `2017-May-B`; None where it names none."""
-    found = _ID.match(document_id)
+    found = _ID.fullmatch(document_id)
     if not found or found.group(2).lower() not in MONTHS or not int(found.group(1)) >= 1:
         return None
     return date(int(found.group(1)), MONTHS.index(found.group(2).lower()) + 1, 1)
@@ -240,8 +262,8 @@ def patch_tuesday(month: date) -> date:
 
 def _update_in(remediation: _Remediation) -> str | None:
     """The number of the update that a remediation is; None if it is none."""
-    said = remediation.description.value if remediation.description else None
-    found = _UPDATE.fullmatch((said or "").strip()) if remediation.type == VENDOR_FIX else None
+    said = remediation.description.text if remediation.description else ""
+    found = _UPDATE.fullmatch(said.strip()) if remediation.type == VENDOR_FIX else None
     return found.group(1) if found else None
 
 
@@ -289,7 +311,7 @@ def _kb(
         "product_ids": ids,
         "products": _texts(products.get(each) for each in ids),
         "fixed_builds": _texts(fix.fixed_build for fix in fixes),
-        "restart_required": _worst((fix.restart.value for fix in fixes if fix.restart), RESTARTS),
+        "restart_required": _worst((fix.restart.text for fix in fixes if fix.restart), RESTARTS),
         "url": min(urls, key=lambda url: (-urls[url], url), default=None),
     }
 
@@ -305,7 +327,7 @@ def _published_on(histories: Sequence[_History], month: date | None) -> str | No
 
 def _cve(cve: str, document_id: str, entries: Sequence[_Vulnerability], history: _History) -> dict[str, Any]:
     threats = [
-        (threat.type, threat.description.value or "")
+        (threat.type, threat.description.text)
         for entry in entries
         for threat in entry.threats or ()
         if threat.description
@@ -315,7 +337,7 @@ def _cve(cve: str, document_id: str, entries: Sequence[_Vulnerability], history:
     score, vector = max(scores, key=lambda pair: (pair[0], pair[1] or ""), default=(None, None))
     return {
         "id": cve,
-        "title": next((text for entry in entries if entry.title and (text := (entry.title.value or "").strip())), None),
+        "title": next((text for entry in entries if entry.title and (text := entry.title.text.strip())), None),
         "severity": _worst((text for kind, text in threats if kind == SEVERITY), SEVERITIES),
         "exploited": _yes(said, "exploited"),
         "publicly_disclosed": _yes(said, "publicly disclosed"),

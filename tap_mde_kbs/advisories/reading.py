@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tap_mde_kbs import schema
@@ -19,7 +19,7 @@ from tap_mde_kbs.advisories import epss, kev, msrc
 from tap_mde_kbs.advisories.fetch import Fetcher
 from tap_mde_kbs.errors import FeedError, Stopped, TapError
 from tap_mde_kbs.settings import FEEDS
-from tap_mde_kbs.state import FeedDocument
+from tap_mde_kbs.state import HTTP_DATE, FeedDocument
 from tap_mde_kbs.sweep.verdict import Tolerance, believe, believe_list
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ NEWEST = 2
 
 RECENT = 3
 """So many months are asked for by their URL when the index does not have them: now and then it loses one."""
+
+FAR_AHEAD = timedelta(days=366)
+"""A month or day that is later than this from now is a slip of its feed's: generous, since clocks are wrong, too."""
 
 JSON = {"Accept": "application/json"}
 UNAFFECTED = "missing KBs are not affected"
@@ -205,21 +208,26 @@ class Advisories:
             raise FeedError(msg, "The next run goes on.") from None
 
     def _msrc_bookmark(self, tables: Mapping[str, Rows], index: Mapping[str, str]) -> MsrcBookmark:
-        """The bookmark: begun anew where others are asked for, and without documents that are too old."""
+        """The bookmark: begun anew where others are asked for, and without documents that are too old, or a slip."""
         asked = [self._config["msrc_url"], self._config["msrc_months"], sorted(tables)]
         scope = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:16]
         bookmark = self._state.msrc
         if bookmark.scope != scope:
             bookmark.scope, bookmark.documents, bookmark.held = scope, {}, {}
-        oldest = self._oldest(index)
+        oldest, newest = self._oldest(index), self._newest(index)
         for kept in (bookmark.documents, bookmark.held):
-            for document_id in [each for each in kept if (msrc.month_of(each) or date.min) < oldest]:
+            for document_id in [each for each in kept if not oldest <= (msrc.month_of(each) or date.min) <= newest]:
                 del kept[document_id]
         return bookmark
 
     def _newest(self, index: Mapping[str, str]) -> date:
-        """The newest month that is known: the index may have lost one that was read before."""
-        return max(month for each in (*index, *self._state.msrc.documents) if (month := msrc.month_of(each)))
+        """The newest month that is known: the index may have lost one that was read before.
+
+        One that is more than a year ahead is a slip, and must not make all others too old.
+        """
+        months = [month for each in (*index, *self._state.msrc.documents) if (month := msrc.month_of(each))]
+        ahead = _today() + FAR_AHEAD
+        return max([month for month in months if month <= ahead] or months)
 
     @staticmethod
     def _newest_first(documents: Mapping[str, FeedDocument]) -> dict[str, FeedDocument]:
@@ -290,7 +298,7 @@ class Advisories:
             return
         catalogue = _parsed(fetcher, lambda: kev.catalogue_in(fetched.content))
         if catalogue.released_at == bookmark.released_at:
-            self._state.kev = replace(bookmark, last_modified=fetched.last_modified or bookmark.last_modified)
+            self._state.kev = replace(bookmark, last_modified=_kept(fetched) or bookmark.last_modified)
             self._log.info("kev: nothing newer than %s.", catalogue.released_at)
             return
         count, short = len(catalogue.rows), bookmark.short_lists[-1] if bookmark.short_lists else None
@@ -304,7 +312,7 @@ class Advisories:
         self._state.kev = replace(
             bookmark,
             released_at=catalogue.released_at,
-            last_modified=fetched.last_modified or None,
+            last_modified=_kept(fetched),
             entries=count,
             short_lists=[],
         )
@@ -320,7 +328,9 @@ class Advisories:
         """Write the scores if they are of a later day."""
         fetcher, bookmark = self._fetcher(EPSS), self._state.epss
         scores = self._scores(fetcher)
-        if bookmark.score_date and scores.score_date <= bookmark.score_date:
+        last = bookmark.score_date or ""
+        is_slip = last > (_today() + FAR_AHEAD).isoformat()  # or nothing would be later for good
+        if scores.score_date == last or (scores.score_date < last and not is_slip):
             self._log.info("epss: nothing newer than %s.", bookmark.score_date)
             return
         self._write_table(tables[EPSS], scores.rows)
@@ -367,6 +377,11 @@ def _fetched(fetcher: Fetcher, name: str = "") -> Fetched:
     return fetched
 
 
+def _kept(fetched: Fetched) -> str | None:
+    """When a file was modified, as STATE keeps it: what is no date is not sent back."""
+    return fetched.last_modified if HTTP_DATE.fullmatch(fetched.last_modified) else None
+
+
 def _index(fetcher: Fetcher) -> dict[str, str]:
     content = _fetched(fetcher, "updates").content
     return _parsed(fetcher, lambda: msrc.index_in(content), "as its index ")
@@ -401,6 +416,10 @@ def _shrunken(fetcher: Fetcher, entry: FeedDocument, before: FeedDocument | None
 
 def _defect(error: Exception) -> str:
     return f"a defect of the tap, please report it ({type(error).__name__})"
+
+
+def _today() -> date:
+    return datetime.now(timezone.utc).date()
 
 
 def _months_before(month: date, count: int) -> date:

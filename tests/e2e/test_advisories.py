@@ -274,6 +274,40 @@ class TestDocuments:
         second = read(tmp_path, feeds, state_of(first), msrc_months=2)
         assert {row["document_id"] for row in second.records("msrc_kbs")} == {"2026-May", "2026-Jun"}
 
+    def test_a_month_far_ahead_makes_no_other_too_old(self, feeds: Feeds, tmp_path: Path) -> None:
+        """In the index it is a document that is broken, in STATE it is dropped."""
+        first = read(tmp_path, feeds)
+        known = bookmark(first, "msrc_kbs")
+        spoilt = {**known, "documents": ["9999-Dec - aaaaaaaa 5", *known["documents"]]}
+        assert bookmark(read(tmp_path, feeds, {"bookmarks": {"msrc_kbs": spoilt}}), "msrc_kbs") == known
+        feeds.serve(MAY, JUNE, document("2206-Jun"))
+        del feeds.bodies[f"{MSRC}/cvrf/2206-Jun"]
+        second = read(tmp_path, feeds)
+        assert {row["document_id"] for row in second.records("msrc_kbs")} == {"2026-May", "2026-Jun"}
+        assert "HTTP 404" in warnings(second)[0]
+
+    def test_many_documents_each_in_a_normal_time_are_all_read(self, feeds: Feeds, tmp_path: Path) -> None:
+        """Together they take longer than a feed may beyond that: a healthy first run would be cut short."""
+
+        def slowly(handler: BaseHTTPRequestHandler) -> None:
+            time.sleep(0.14)
+            body = json.dumps(document(handler.path.rpartition("/")[2])).encode()
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+
+        months = [f"{year}-{name}" for year in (2024, 2025) for name in ("Jan", "Feb", "Mar", "Apr", "May", "Jun")]
+        months = [*months, *(f"{year}-{name}" for year in (2023, 2024, 2025) for name in ("Jul", "Aug", "Sep", "Oct"))]
+        feeds.serve(*(document(month) for month in months))
+        for month in months:
+            feeds.bodies[f"{MSRC}/cvrf/{month}"] = slowly
+        patience = Patience(**{**vars(HURRIED), "feed": 3.0})  # 24 documents take 3.4 s
+        config = {**SETTINGS, **feeds.config, "advisory_feeds": ["msrc"]}
+        messages = run_tap(tmp_path, config=config, catalog=alone(), environ=feeds.environment, patience=patience)
+        assert warnings(messages) == []
+        assert len(bookmark(messages, "msrc_kbs")["documents"]) == len(months)
+
     def test_sixty_months_have_room_in_state(self, feeds: Feeds, tmp_path: Path) -> None:
         names = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
         documents = [
@@ -500,6 +534,32 @@ class TestWhatAFeedCanNotSpoil:
         for day, count in (("2026-06-11", 0), ("2026-06-13", 1)):
             feeds.serve(epss=scores("CVE-2026-1,0.6,0.99", day=day))
             assert len(read(tmp_path, feeds, state_of(first)).records("epss")) == count
+
+    def test_a_day_far_ahead_does_not_keep_later_scores_out(self, feeds: Feeds, tmp_path: Path) -> None:
+        """Nor does a STATE that somebody spoilt."""
+        feeds.serve(epss=scores("CVE-2026-1,0.6,0.99", day="9206-06-12"))
+        first = read(tmp_path, feeds)
+        assert read(tmp_path, feeds, state_of(first)).records("epss") == []
+        feeds.serve(epss=SCORES)
+        spoilt = {"bookmarks": {"epss": {"score_date": "tomorrow"}}}
+        for state in (state_of(first), spoilt):
+            again = read(tmp_path, feeds, state)
+            assert [row["score_date"] for row in again.records("epss")] == ["2026-06-12"]
+
+    def test_a_last_modified_that_is_no_date_is_not_kept(self, feeds: Feeds, tmp_path: Path) -> None:
+        def odd(handler: BaseHTTPRequestHandler) -> None:
+            body = json.dumps(CATALOGUE).encode()
+            handler.send_response(200)
+            handler.send_header("Last-Modified", "x" * 9000)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+
+        feeds.bodies[KEV] = odd
+        first = read(tmp_path, feeds)
+        assert bookmark(first, "kev")["last_modified"] is None
+        spoilt = {"bookmarks": {"kev": {"last_modified": "a\nb"}}}
+        assert len(read(tmp_path, feeds, spoilt).records("kev")) == 2
 
     def test_scores_lie_behind_a_redirect_on_the_same_host(self, feeds: Feeds, tmp_path: Path) -> None:
         """The name that it leads to says the day, which older files say nowhere else."""

@@ -217,10 +217,32 @@ def test_entries_without_what_is_usual_are_read() -> None:
     assert said.cves[0]["title"] is None
 
 
+def test_names_of_cves_are_one_in_whatever_case_and_numbers_may_be_numbers() -> None:
+    update = {**fix("KB\u00a05060842"), "Type": 2}
+    said = read(
+        vulnerability("CVE-2026-1", update),
+        vulnerability(" cve-2026-1", {**update, "Description": {"Value": 5060842}}),
+    )
+    assert [(row["kb_id"], row["cve_id"]) for row in said.kb_cves] == [("5060842", "CVE-2026-1")]
+
+
+def test_files_that_windows_saved_are_read() -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(document("2026-Jun")).encode()
+    assert msrc.document_in(content, "2026-Jun").kbs == []
+    assert msrc.index_in(b'\xef\xbb\xbf{"value": [{"ID": "2026-Jun"}]}') == {"2026-Jun": "-"}
+
+
+def test_a_date_of_the_index_is_one_short_word_since_state_has_it_in_a_line() -> None:
+    index = {"value": [{"ID": "2026-Jun", "CurrentReleaseDate": "2026-06-10 07:00:00" + "0" * 9000}]}
+    [said] = msrc.index_in(json.dumps(index).encode()).values()
+    assert said.startswith("2026-06-1007:00:00")
+    assert len(said) <= msrc.LONGEST_MOMENT
+
+
 @pytest.mark.parametrize(
     ("document_id", "month"),
     [("2026-Jun", date(2026, 6, 1)), ("2018-FEB", date(2018, 2, 1)), ("2017-May-B", date(2017, 5, 1)), ("June", None),
-     ("2026-Foo", None), ("0000-Jan", None)],
+     ("2026-Foo", None), ("0000-Jan", None), ("2026-Jun B", None), ("2026-Jun/../x", None)],
 )  # fmt: skip
 def test_a_document_is_of_the_month_in_its_id(document_id: str, month: date | None) -> None:
     assert msrc.month_of(document_id) == month

@@ -47,7 +47,7 @@ def test_an_entry_of_the_catalogue() -> None:
         ({"dueDate": ""}, "due_on", None),
         ({"dateAdded": "2026-02-30"}, "added_on", None),
         ({"vendorProject": " "}, "vendor", None),
-        ({"cveID": " CVE-2026-2 "}, "cve_id", "CVE-2026-2"),
+        ({"cveID": " cve-2026-2 "}, "cve_id", "CVE-2026-2"),
     ],
 )
 def test_what_is_not_said_is_not_known(fields: dict[str, Any], column: str, value: object) -> None:
@@ -63,6 +63,7 @@ def test_what_is_not_said_is_not_known(fields: dict[str, Any], column: str, valu
         json.dumps(catalogue("CVE-2026-1", count=2)).encode(),
         json.dumps(catalogue("CVE-2026-1", released="soon")).encode(),
         json.dumps(catalogue("CVE-2026-1", released="0001-01-01T00:00:00Z")).encode(),
+        json.dumps(catalogue("CVE-2026-1", released="9999-12-31T23:59:59-14:00")).encode(),
         json.dumps(catalogue(" ")).encode(),
         json.dumps(catalogue("CVE-2026-1", vulnerabilities=[{}], count=1)).encode(),
     ],
@@ -86,7 +87,8 @@ def test_of_an_entry_that_comes_twice_the_newest_counts() -> None:
          "epss_scores-2022-02-04.csv.gz", "2022-02-04", 0.9, "v2022.01.01"),
         (b"cve,epss,percentile\r\nCVE-1,0.5,0.9\r\n", "epss_scores-2021-09-01.csv.gz", "2021-09-01", 0.9, None),
         (b"cve,epss\nCVE-1,0.5\n", "epss_scores-2021-04-14.csv.gz", "2021-04-14", None, None),
-        (b"\xef\xbb\xbfcve,epss\nCVE-1,5e-1\n\n", "2021-04-14", "2021-04-14", None, None),
+        (b"\xef\xbb\xbfcve,epss\ncve-1,5e-1\n\n", "2021-04-14", "2021-04-14", None, None),
+        (b'"cve","epss","percentile"\r\n"CVE-1","0.5","0.9"\r\n', "2021-09-01", "2021-09-01", 0.9, None),
     ],
 )  # fmt: skip
 def test_scores_in_each_form(content: bytes, name: str, day: str, percentile: float | None, model: str | None) -> None:
@@ -112,13 +114,20 @@ def test_lower_scores_are_left_out() -> None:
         scores("CVE-1,0.5"),
         scores("CVE-1,nan,0.9"),
         scores("CVE-1,1.5,0.9"),
-        scores("CVE-1,half,0.9"),
+        scores(",0.5,0.9"),
+        scores('"CVE-1,0.5,0.9' + "x" * 200_000),
         scores("CVE-1,0.5,0.9", columns="cve,score,percentile"),
         scores("CVE-1,0.5,0.9", day="2026-02-30"),
     ],
 )
 def test_what_are_no_scores_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
+        epss.scores_in(content, "current", 0.1)
+
+
+@pytest.mark.parametrize("content", [scores("CVE-1,mallory,0.9"), scores("CVE-1,0.5,0.9", day="2026-02-30")])
+def test_what_is_said_of_odd_scores_quotes_nothing_of_them(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^(a score|scores of a day) that is none$"):
         epss.scores_in(content, "current", 0.1)
 
 
