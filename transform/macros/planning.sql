@@ -1,6 +1,6 @@
 {#- How PostgreSQL is to plan one model. Of tables that were made a moment ago, and of windows over them, it has no
-    statistics: it expects a row, and goes in loops through millions of rows for each of millions. And it compiles queries
-    (JIT) for longer than they run. -#}
+    statistics: it expects a row, and goes in loops through millions of rows for each of millions. It compiles
+    queries (JIT) for longer than they run, and sorts on disk what has room in memory. -#}
 {% macro plan_without_statistics() %}
     {{- return(adapter.dispatch('plan_without_statistics', 'tap_mde_kbs')()) -}}
 {% endmacro %}
@@ -11,5 +11,6 @@
 {% macro postgres__plan_without_statistics() -%}
     set local jit = off;
     set local enable_nestloop = off;
-    set local enable_mergejoin = off
+    set local enable_mergejoin = off;
+    set local work_mem = '64MB'
 {%- endmacro %}

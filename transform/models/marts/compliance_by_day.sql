@@ -115,7 +115,7 @@ patched as (
 
 ),
 
-days_of_episodes as (
+dated_episodes as (
 
     select
         status,
@@ -127,25 +127,40 @@ days_of_episodes as (
 
 ),
 
+-- Many have all their days in common.
+days_of_episodes as (
+
+    select
+        status,
+        first_day,
+        last_day,
+        installed_day,
+        day_after_last,
+        count(*) as pairs
+    from dated_episodes
+    group by status, first_day, last_day, installed_day, day_after_last
+
+),
+
 -- With a clock that went backwards an episode may end before it began: then it was open at the end of no day.
 changes as (
 
-    select first_day as day, 1 as opened, 0 as installed, 0 as not_assessed, 1 as growth from days_of_episodes
+    select first_day as day, pairs as opened, 0 as installed, 0 as not_assessed, pairs as growth from days_of_episodes
     union all
-    select installed_day, 0, 1, 0, 0
+    select installed_day, 0, pairs, 0, 0
     from days_of_episodes
     where status = 'installed'
     union all
-    select greatest(installed_day, first_day), 0, 0, 0, -1
+    select greatest(installed_day, first_day), 0, 0, 0, -pairs
     from days_of_episodes
     where status = 'installed'
     union all
-    select last_day, 0, 0, 1, 0
+    select last_day, 0, 0, pairs, 0
     from days_of_episodes
     where status = 'not_assessed'
     union all
     -- They count through the day of the last answer.
-    select greatest(day_after_last, first_day), 0, 0, 0, -1
+    select greatest(day_after_last, first_day), 0, 0, 0, -pairs
     from days_of_episodes
     where status in ('not_assessed', 'machine_left')
     union all

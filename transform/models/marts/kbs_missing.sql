@@ -38,25 +38,15 @@ replacing as (
 
 ),
 
-missed_pairs as (
-
-    select
-        kb_id,
-        max(case when status = 'open' then 1 else 0 end) as is_missing,
-        min(first_missed_at) as first_missed_at
-    from episodes
-    group by tenant, machine_id, kb_id
-
-),
-
+-- A machine has one first episode of an update, and one that is open at most.
 missed as (
 
     select
         kb_id,
-        sum(is_missing) as machines_missing,
-        count(*) as machines_ever,
+        sum(case when status = 'open' then 1 else 0 end) as machines_missing,
+        sum(case when episode_number = 1 then 1 else 0 end) as machines_ever,
         min(first_missed_at) as first_missed_at
-    from missed_pairs
+    from episodes
     group by kb_id
 
 )
@@ -67,7 +57,7 @@ select
     kbs.url,
     kbs.cve_addressed,
     cast(missed.machines_missing as bigint) as machines_missing,
-    missed.machines_ever,
+    cast(missed.machines_ever as bigint) as machines_ever,
     missed.first_missed_at,
     facts.severity as worst_severity,
     kbs.worst_cvss_score,
