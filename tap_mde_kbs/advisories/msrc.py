@@ -299,7 +299,7 @@ def _kb(
 ) -> dict[str, Any]:
     month = month_of(document_id)
     ids = sorted({each for fix in fixes for each in fix.product_ids or ()})
-    urls = Counter(url for fix in fixes if (url := (fix.url or "").strip()).startswith("https://"))
+    urls = Counter(url for fix in fixes if (url := (fix.url or "").strip()).startswith(("https://", "http://")))
     return {
         "kb_id": kb_id,
         "document_id": document_id,
