@@ -1,15 +1,51 @@
 with
 
+set_installs as (
+
+    select * from {{ ref('int_set_installs') }}
+
+),
+
+-- Most close themselves alone, and need no list.
+with_others as (
+
+    select distinct
+        set_id,
+        kb_id
+    from set_installs
+    where closed_kb_id <> kb_id
+
+),
+
+lists as (
+
+    select
+        set_installs.set_id,
+        set_installs.kb_id,
+        count(*) as closes_kbs,
+        {{ dbt.listagg('set_installs.closed_kb_id', "' '", 'order by set_installs.closed_kb_id') }} as closes_kb_ids,
+        max(case when set_installs.is_assumed then 1 else 0 end) = 1 as is_assumed
+    from set_installs
+    inner join with_others
+        on set_installs.set_id = with_others.set_id
+        and set_installs.kb_id = with_others.kb_id
+    group by set_installs.set_id, set_installs.kb_id
+
+),
+
 closings as (
 
     select
-        set_id,
-        kb_id,
-        count(*) as closes_kbs,
-        {{ dbt.listagg('closed_kb_id', "' '", 'order by closed_kb_id') }} as closes_kb_ids,
-        max(case when is_assumed then 1 else 0 end) = 1 as is_assumed
-    from {{ ref('int_set_installs') }}
-    group by set_id, kb_id
+        set_installs.set_id,
+        set_installs.kb_id,
+        coalesce(lists.closes_kbs, 1) as closes_kbs,
+        coalesce(lists.closes_kb_ids, set_installs.kb_id) as closes_kb_ids,
+        coalesce(lists.is_assumed, false) as is_assumed
+    from set_installs
+    left join lists
+        on set_installs.set_id = lists.set_id
+        and set_installs.kb_id = lists.kb_id
+    where set_installs.closed_kb_id = set_installs.kb_id
 
 ),
 
@@ -30,7 +66,7 @@ closed as (
         numbered.install_id,
         set_installs.closed_kb_id as kb_id
     from numbered
-    inner join {{ ref('int_set_installs') }} as set_installs
+    inner join set_installs
         on numbered.set_id = set_installs.set_id
         and numbered.kb_id = set_installs.kb_id
     where numbered.is_first
