@@ -15,7 +15,7 @@ import pytest
 from mde_simulator import Fleet, Simulator
 from tap_mde_kbs.patience import Patience
 from tests.support import readme
-from tests.support.catalogs import selecting
+from tests.support.catalogs import FEED_STREAMS, feeds_alone
 from tests.support.feeds import EPSS, KEV, MSRC, Feeds, catalogue, document, fix, scores, vulnerability
 from tests.support.singer import HURRIED, TAP, Messages, clean_environ, run_command, run_tap
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartSimulator
 
-FEED_STREAMS = ("msrc_kbs", "msrc_kb_cves", "msrc_cves", "kev", "epss")
 SETTINGS = {"tenant_id": "contoso.example", "client_id": "nobody", "client_secret": "nothing"}
 QUICK = Patience(**{**vars(HURRIED), "feed": 3.0})
 
@@ -49,21 +48,12 @@ def feeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Feeds]:
         yield served
 
 
-def alone() -> dict[str, Any]:
-    """A catalog with these streams alone."""
-    catalog = selecting()
-    for name in FEED_STREAMS:
-        root = {"breadcrumb": [], "metadata": {"selected": True}}
-        catalog["streams"].append({"tap_stream_id": name, "schema": {}, "metadata": [root]})
-    return catalog
-
-
 def read(folder: Path, feeds: Feeds, state: dict[str, Any] | None = None, **config: Any) -> Messages:
     """A run over the feeds alone: nobody is signed in, and no machine asked."""
     messages = run_tap(
         folder,
         config={**SETTINGS, **feeds.config, **config},
-        catalog=alone(),
+        catalog=feeds_alone(),
         state=state,
         environ=feeds.environment,
         patience=QUICK,
@@ -174,12 +164,12 @@ class TestWhatIsWritten:
             "msrc_url": str(mirror), "kev_url": str(mirror / "kev.json"), "epss_url": str(mirror / "scores.csv.gz")
         }  # fmt: skip
         config = {**SETTINGS, "advisory_feeds": ["msrc", "kev", "epss"], **places}
-        messages = run_tap(tmp_path, config=config, catalog=alone())
+        messages = run_tap(tmp_path, config=config, catalog=feeds_alone())
         assert messages.status == 0, messages.stderr
         assert [len(messages.records(stream)) for stream in FEED_STREAMS] == [2, 3, 3, 2, 1]
         (mirror / "kev.json").unlink()
         (mirror / "2026-May.json").unlink()
-        again = run_tap(tmp_path, config=config, catalog=alone())
+        again = run_tap(tmp_path, config=config, catalog=feeds_alone())
         assert again.status == 0
         assert [line.partition(":")[0] for line in warnings(again)] == ["msrc", "kev"]
         assert all("can't be read: No such file" in line and "_url" in line for line in warnings(again))
@@ -304,7 +294,7 @@ class TestDocuments:
             feeds.bodies[f"{MSRC}/cvrf/{month}"] = slowly
         patience = Patience(**{**vars(HURRIED), "feed": 3.0})  # 24 documents take 3.4 s
         config = {**SETTINGS, **feeds.config, "advisory_feeds": ["msrc"]}
-        messages = run_tap(tmp_path, config=config, catalog=alone(), environ=feeds.environment, patience=patience)
+        messages = run_tap(tmp_path, config=config, catalog=feeds_alone(), environ=feeds.environment, patience=patience)
         assert warnings(messages) == []
         assert len(bookmark(messages, "msrc_kbs")["documents"]) == len(months)
 
@@ -332,7 +322,7 @@ class TestDocuments:
 
         feeds.bodies[f"{MSRC}/cvrf/2026-May"], whole = slowly, feeds.bodies[f"{MSRC}/cvrf/2026-May"]
         (tmp_path / "config.json").write_text(json.dumps({**SETTINGS, **feeds.config}))
-        (tmp_path / "catalog.json").write_text(json.dumps(alone()))
+        (tmp_path / "catalog.json").write_text(json.dumps(feeds_alone()))
         options = ["--config", str(tmp_path / "config.json"), "--catalog", str(tmp_path / "catalog.json")]
         with (
             (tmp_path / "out").open("wb") as out,
@@ -651,6 +641,8 @@ class TestBesideTheSweep:
     def test_a_list_of_feeds_may_come_from_the_environment(self, feeds: Feeds, tmp_path: Path) -> None:
         environ = {f"TAP_MDE_KBS_{name.upper()}": str(value) for name, value in {**SETTINGS, **feeds.config}.items()}
         environ["TAP_MDE_KBS_ADVISORY_FEEDS"] = "kev, epss"
-        messages = run_tap(tmp_path, None, "--config=ENV", catalog=alone(), environ={**environ, **feeds.environment})
+        messages = run_tap(
+            tmp_path, None, "--config=ENV", catalog=feeds_alone(), environ={**environ, **feeds.environment}
+        )
         assert messages.status == 0, messages.stderr
         assert [len(messages.records(stream)) for stream in FEED_STREAMS] == [0, 0, 0, 2, 1]

@@ -12,7 +12,7 @@ from mde_simulator.faults.fault import Fault
 from mde_simulator.feeds.feeds import NAMES
 from mde_simulator.feeds.public import is_exploited
 from tap_mde_kbs.patience import Patience
-from tests.support.catalogs import selecting
+from tests.support.catalogs import FEED_STREAMS, feeds_alone
 from tests.support.contract import answers_of
 from tests.support.singer import HURRIED, Messages, run_tap, trust
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mde_simulator import Simulator
     from tests.conftest import StartSimulator
 
-FEED_STREAMS = ("msrc_kbs", "msrc_kb_cves", "msrc_cves", "kev", "epss")
 LEAST = 0.1
 """What `epss_min` is by default."""
 QUICK = Patience(**{**vars(HURRIED), "feed": 3.0})
@@ -32,15 +31,6 @@ QUICK = Patience(**{**vars(HURRIED), "feed": 3.0})
 def simulator(simulate: StartSimulator) -> Simulator:
     """A small fleet three weeks after its first day, with all three feeds."""
     return simulate(Fleet(25, seed=3, night=21), advisory_feeds=NAMES, epss_rows=2_000)
-
-
-def alone() -> dict[str, Any]:
-    """A catalog with these streams alone."""
-    catalog = selecting()
-    for name in FEED_STREAMS:
-        root = {"breadcrumb": [], "metadata": {"selected": True}}
-        catalog["streams"].append({"tap_stream_id": name, "schema": {}, "metadata": [root]})
-    return catalog
 
 
 def run(folder: Path, simulator: Simulator, state: dict[str, Any] | None = None, **options: Any) -> Messages:
@@ -106,12 +96,12 @@ def about_updates(simulator: Simulator) -> dict[str, list[Any]]:
 
 def test_week_after_week_only_what_changed_is_written(simulator: Simulator, tmp_path: Path) -> None:
     """Documents are released again for Azure Linux alone; a month comes early, and is filled on its Tuesday."""
-    state = run(tmp_path, simulator, catalog=alone()).state
+    state = run(tmp_path, simulator, catalog=feeds_alone()).state
     for _ in range(3):
         before, known = simulator.feeds.kb_documents(), about_updates(simulator)
         asked = len(simulator.journal.feed_requests)
         simulator.fleet.pass_days(7)
-        messages = run(tmp_path, simulator, state, catalog=alone())
+        messages = run(tmp_path, simulator, state, catalog=feeds_alone())
         state = messages.state
         written = {(row["kb_id"], row["document_id"]) for row in messages.records("msrc_kbs")}
         news = {key for key, cves in simulator.feeds.kb_documents().items() if before.get(key) != cves}
@@ -158,12 +148,12 @@ def test_a_fault_of_a_feed_is_one_warning_and_costs_nothing_else(
 
 def test_what_recorded_days_had_changes_no_row(simulator: Simulator, tmp_path: Path) -> None:
     """Four days as they were recorded: a month that the index loses, and has again; a date that went back."""
-    state = run(tmp_path, simulator, catalog=alone()).state
+    state = run(tmp_path, simulator, catalog=feeds_alone()).state
     for fault in ("msrc_gone", "", "msrc_date_back", "msrc_gone:text=2025-Dec"):
         simulator.faults.clear()
         if fault:
             simulator.faults.add(Fault.parse(fault))
-        messages = run(tmp_path, simulator, state, catalog=alone())
+        messages = run(tmp_path, simulator, state, catalog=feeds_alone())
         assert [messages.records(stream) for stream in FEED_STREAMS] == [[]] * 5
         assert warnings(messages) == []
         documents = messages.state["bookmarks"]["msrc_kbs"]["documents"]
@@ -173,9 +163,9 @@ def test_what_recorded_days_had_changes_no_row(simulator: Simulator, tmp_path: P
 
 def test_the_same_date_over_another_content_is_read_where_it_is_new(simulator: Simulator, tmp_path: Path) -> None:
     """The two newest documents are read whatever their date says."""
-    state = run(tmp_path, simulator, catalog=alone()).state
+    state = run(tmp_path, simulator, catalog=feeds_alone()).state
     simulator.faults.add(Fault("msrc_same_date", text="No"))
-    messages = run(tmp_path, simulator, state, catalog=alone())
+    messages = run(tmp_path, simulator, state, catalog=feeds_alone())
     written = {row["document_id"] for row in messages.records("msrc_kbs")}
     months = [*simulator.feeds.documents.months()]
     assert written
@@ -185,20 +175,20 @@ def test_the_same_date_over_another_content_is_read_where_it_is_new(simulator: S
 
 @pytest.mark.parametrize(("fault", "feed"), [("msrc_shrunken", "msrc"), ("kev_half", "kev")])
 def test_what_shrank_is_held_back_once(simulator: Simulator, tmp_path: Path, fault: str, feed: str) -> None:
-    state = run(tmp_path, simulator, catalog=alone()).state
+    state = run(tmp_path, simulator, catalog=feeds_alone()).state
     simulator.faults.add(Fault(fault))
     stream = "msrc_kbs" if feed == "msrc" else "kev"
-    held = run(tmp_path, simulator, state, catalog=alone())
+    held = run(tmp_path, simulator, state, catalog=feeds_alone())
     assert held.records(stream) == []
     assert [line.partition(":")[0] for line in warnings(held)] == [feed]
-    believed = run(tmp_path, simulator, held.state, catalog=alone())
+    believed = run(tmp_path, simulator, held.state, catalog=feeds_alone())
     assert believed.records(stream)
 
 
 def test_an_entry_that_cisa_takes_back_is_gone_with_the_next_version(simulator: Simulator, tmp_path: Path) -> None:
-    first = run(tmp_path, simulator, catalog=alone())
+    first = run(tmp_path, simulator, catalog=feeds_alone())
     simulator.faults.add(Fault("kev_retraction"))
-    second = run(tmp_path, simulator, first.state, catalog=alone())
+    second = run(tmp_path, simulator, first.state, catalog=feeds_alone())
     gone = {row["cve_id"] for row in first.records("kev")} - {row["cve_id"] for row in second.records("kev")}
     assert len(gone) == 1
     versions = [message["version"] for message in second.of("ACTIVATE_VERSION", "kev")]
@@ -211,7 +201,7 @@ def test_an_entry_that_cisa_takes_back_is_gone_with_the_next_version(simulator: 
 )
 def test_scores_are_read_however_they_are_written(simulator: Simulator, tmp_path: Path, fault: str) -> None:
     simulator.faults.add(Fault(fault))
-    messages = run(tmp_path, simulator, catalog=alone())
+    messages = run(tmp_path, simulator, catalog=feeds_alone())
     day = simulator.feeds.score_date() - timedelta(days=fault == "epss_late")
     assert {row["score_date"] for row in messages.records("epss")} == {str(day)}
     scores = {cve_id: score for cve_id, score in simulator.feeds.epss.scores(day).items() if score >= LEAST}
@@ -220,8 +210,8 @@ def test_scores_are_read_however_they_are_written(simulator: Simulator, tmp_path
 
 
 def test_scores_of_an_older_day_are_no_news(simulator: Simulator, tmp_path: Path) -> None:
-    state = run(tmp_path, simulator, catalog=alone()).state
+    state = run(tmp_path, simulator, catalog=feeds_alone()).state
     simulator.faults.add(Fault("epss_older_day"))
-    messages = run(tmp_path, simulator, state, catalog=alone())
+    messages = run(tmp_path, simulator, state, catalog=feeds_alone())
     assert messages.records("epss") == []
     assert messages.state["bookmarks"]["epss"] == state["bookmarks"]["epss"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 STREAMS = ("machines", "missing_kbs", "missing_kbs_checks", "sweeps")
+FEED_STREAMS = ("msrc_kbs", "msrc_kb_cves", "msrc_cves", "kev", "epss")
 
 
 def discovered(source: str = "per_machine") -> dict[str, Any]:
@@ -35,6 +36,15 @@ def selecting(*streams: str, without: Collection[tuple[str, str]] = (), source: 
                     item["metadata"]["selected"] = entry["tap_stream_id"] in streams
                 case [_, name]:
                     item["metadata"]["selected"] = (entry["tap_stream_id"], name) not in without
+    return catalog
+
+
+def feeds_alone() -> dict[str, Any]:
+    """A catalog with the streams of all advisory feeds, and no other."""
+    catalog = selecting()
+    for name in FEED_STREAMS:
+        root = {"breadcrumb": [], "metadata": {"selected": True}}
+        catalog["streams"].append({"tap_stream_id": name, "schema": {}, "metadata": [root]})
     return catalog
 
 

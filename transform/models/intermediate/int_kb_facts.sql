@@ -18,9 +18,9 @@ missed as (
 
 ),
 
-feeds as (
+kev as (
 
-    select * from {{ ref('int_feeds') }}
+    select count(*) as entries from {{ ref('stg_kev') }}
 
 ),
 
@@ -93,9 +93,9 @@ joined as (
         of_cves.kev_due_on,
         of_cves.max_epss,
         of_documents.restart_rank,
-        feeds.kev_entries > 0 as has_kev
+        kev.entries > 0 as has_kev
     from known
-    cross join feeds
+    cross join kev
     left join kbs on known.kb_id = kbs.kb_id
     left join ranked
         on known.kb_id = ranked.kb_id
@@ -107,7 +107,6 @@ joined as (
 
 select
     kb_id,
-    is_in_msrc,
     coalesce(
         published_on,
         {{ second_tuesday('document_month') }},
