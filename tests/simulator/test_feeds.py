@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import threading
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +248,23 @@ def test_a_token_a_cookie_and_a_default_user_agent_are_violations(public: Public
     public.session.post(f"{public.simulator.feeds.url}{path}", timeout=10)
     said = " ".join(public.simulator.violations)
     assert all(what in said for what in ("authorization", "cookie", "a user agent that nobody set", "not GET"))
+
+
+def test_two_requests_at_once_are_a_violation(public: Public) -> None:
+    """Each waits for a document that is being written."""
+    start = threading.Barrier(6)
+
+    def ask() -> None:
+        client = Public(public.simulator)
+        start.wait()
+        client.document("2026-Jan")
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any("two requests to feeds at once" in violation for violation in public.simulator.violations)
 
 
 def test_requests_to_feeds_are_no_calls_of_the_api(public: Public) -> None:
