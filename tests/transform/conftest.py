@@ -29,9 +29,9 @@ def duckdb_warehouse(_duckdb_warehouse: Warehouse) -> Warehouse:
     return _duckdb_warehouse
 
 
-@pytest.fixture(params=["postgres", "duckdb"])
+@pytest.fixture(params=[pytest.param("postgres", marks=pytest.mark.long), "duckdb"])
 def warehouse(request: pytest.FixtureRequest) -> Warehouse:
-    """An empty PostgreSQL, and an empty DuckDB."""
+    """An empty PostgreSQL, and an empty DuckDB; the SQL is nearly the same, the longer one is for `make test-all`."""
     found: Warehouse = request.getfixturevalue(f"_{request.param}_warehouse")
     found.clear()
     return found
