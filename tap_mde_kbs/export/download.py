@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-import zlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
@@ -27,6 +26,11 @@ from tap_mde_kbs.errors import (
     ShapeError,
     printable,
 )
+
+try:
+    from zlib_ng import zlib_ng as inflating  # a fifth of zlib's time; it comes with the extra `export`
+except ImportError:
+    import zlib as inflating  # type: ignore[no-redef] # the same names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +89,7 @@ class Downloader:
                 if response.status_code != HTTPStatus.OK:
                     raise _refused(response, where)
                 return save(response)
-        except zlib.error:
+        except inflating.error:  # type: ignore[misc] # its stub has an instance of it
             msg = f"{where} is damaged: no gzip, or its checksum is wrong"
         except (requests.RequestException, HTTPError) as error:
             fault = network_fault(error, where, session)
@@ -112,7 +116,7 @@ class Downloader:
     def _save(self, response: requests.Response, file: BinaryIO) -> bool:
         """Write the body as it comes, and inflate it on the way, to nowhere: that proves it whole."""
         started, size, anything = time.monotonic(), 0, False
-        inflater = zlib.decompressobj(GZIP)
+        inflater = inflating.decompressobj(GZIP)
         for piece in response.raw.stream(PIECE_BYTES, decode_content=False):
             file.write(piece)
             size += len(piece)
@@ -122,7 +126,7 @@ class Downloader:
             rest = piece
             while rest:
                 if inflater.eof:  # gzip files may be several, one after the other
-                    inflater = zlib.decompressobj(GZIP)
+                    inflater = inflating.decompressobj(GZIP)
                 some = inflater.decompress(rest, MOST_INFLATED_BYTES)
                 anything = anything or bool(some.strip(BLANK))
                 rest = inflater.unused_data or inflater.unconsumed_tail

@@ -3,10 +3,10 @@
 Knows two vocabularies: properties as the wire has them, which the table `records` has too, and the columns of
 `schema`, which every row leaves under. Must not know HTTP, or where the records come from.
 
-The records, tens of millions perhaps, go into a DuckDB file, which groups them in bounded memory and spills to disk.
-Of the ways that were measured on two cores with 20 million records of 1.2 kB in eight files, 2.7 million missing
-updates on 100,000 machines, it was the fastest and the least code of our own: 85 s and 522 MiB with DuckDB 2.0.0,
-122 s and 483 MiB with 1.2.2, 121 s and 146 MiB with msgspec and dictionaries that are spooled to disk.
+The records, tens of millions perhaps, are grouped by DuckDB while it reads a file: what is stored is a row for each
+machine, update and product, with the CVEs as hashes, and a row for each update and CVE. So the rest is grouped out of a
+tenth of the rows or fewer. What a file's groups take of memory grows with its records; where that is too much, its
+machines are taken in several passes.
 
 Source: learn.microsoft.com, "Export software vulnerabilities assessment per device".
 """
@@ -32,15 +32,18 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-MEMORY = "400MB"
-"""What DuckDB may take; the process as a whole stays well below 1 GiB."""
+MEMORY = "600MB"
+"""What DuckDB may take; the process as a whole stays below 1 GiB."""
+
+MOST_PASSES = 64
+"""In so many passes a file is read at most, where its groups do not fit into `MEMORY`."""
 
 THREADS = 2
 SAMPLE_BYTES = 2**20
 """So much of a file is looked at to see how it spells its properties."""
 
-MACHINES_AT_ONCE = 4_000
-"""Machines whose records are grouped by one query: it bounds what is sorted at once."""
+MACHINES_AT_ONCE = 10_000
+"""Machines whose updates are grouped by one query: it bounds what is sorted at once."""
 
 ROWS_AT_ONCE = 2_000
 
@@ -64,18 +67,29 @@ PROPERTIES = (
 )
 """The properties of a record that are read, as the JSON pages spell them."""
 
-NOT_STORED = ("softwareVendor", "status")
-"""What is read only to see whether a record says that an update is missing."""
-
-STORED = tuple(name for name in PROPERTIES if name not in NOT_STORED)
-
 SEVERITIES = ("None", "Low", "Medium", "High", "Critical")
 EXPLOITABILITIES = ("NoExploit", "ExploitIsPublic", "ExploitIsVerified", "ExploitIsInKit")
 """From harmless to bad; a word that is not listed counts as harmless as the first."""
 
-_CREATE = f"""
-CREATE TABLE records ({", ".join(f"{name} VARCHAR" for name in STORED)});
+_CREATE = """
+CREATE TABLE found (
+    deviceId VARCHAR,
+    kb VARCHAR,
+    softwareName VARCHAR,
+    cveId VARCHAR,
+    name VARCHAR,
+    url VARCHAR,
+    first_seen VARCHAR,
+    cves UBIGINT[],
+    severity VARCHAR,
+    cvss_score DOUBLE,
+    exploitability VARCHAR,
+    records BIGINT
+);
 CREATE TEMP SEQUENCE strangers;
+"""
+"""Of `found`, a row with a device says what it lacks (its `kb` is null if a record says only that it is there), one
+without says how bad a CVE is that an update closes. `cves` are hashes, perhaps the same one several times.
 """
 
 _NUMBER = r"""
@@ -92,24 +106,48 @@ _NUMBER = r"""
 (records of a delta say so). Others only say that the export has the machine."""
 
 _INSERT = """
-INSERT INTO records
-SELECT {stored}
-FROM (SELECT {spelled} FROM read_json($path, format = '{format}', columns = {{{types}}}))
-WHERE CASE
-    WHEN deviceId IS NULL AND cveId IS NULL AND softwareVendor IS NULL AND softwareName IS NULL
-    THEN nextval('strangers') IS NULL
-    ELSE deviceId <> ''
-END
+INSERT INTO found
+SELECT
+    deviceId, kb, softwareName, cveId, max(name), max(url), min(first_seen),
+    list(cve) FILTER (cve IS NOT NULL), max(severity), max(cvss_score), max(exploitability), count(*)
+FROM (
+    SELECT
+        deviceId,
+        kb,
+        CASE WHEN kb IS NOT NULL THEN softwareName END AS softwareName,
+        CASE WHEN kb IS NOT NULL THEN cveId END AS cveId,
+        CASE WHEN kb IS NOT NULL THEN hash(cveId) END AS cve,
+        CASE WHEN kb IS NOT NULL THEN recommendedSecurityUpdate END AS name,
+        CASE WHEN kb IS NOT NULL THEN recommendedSecurityUpdateUrl END AS url,
+        CASE WHEN kb IS NOT NULL AND firstSeenTimestamp >= '2000' THEN firstSeenTimestamp END AS first_seen,
+        CASE WHEN kb IS NOT NULL THEN {severity} END AS severity,
+        CASE WHEN kb IS NOT NULL AND isfinite(TRY_CAST(cvssScore AS DOUBLE)) THEN TRY_CAST(cvssScore AS DOUBLE) END
+            AS cvss_score,
+        CASE WHEN kb IS NOT NULL THEN {exploitability} END AS exploitability
+    FROM (
+        SELECT *, {number} AS kb
+        FROM (SELECT {spelled} FROM read_json($path, format = '{format}', columns = {{{types}}}))
+        WHERE CASE
+            WHEN deviceId IS NULL AND cveId IS NULL AND softwareVendor IS NULL AND softwareName IS NULL
+            THEN nextval('strangers') IS NULL
+            ELSE deviceId <> ''
+        END
+    )
+    WHERE $passes = 1 OR hash(deviceId) % $passes = $number
+)
+GROUP BY GROUPING SETS ((deviceId, kb, softwareName), (kb, cveId))
 """
 """A record with none of its properties may have them in another spelling; it is counted, by the way."""
 
-_MACHINES = "SELECT DISTINCT deviceId AS machine_id FROM records ORDER BY machine_id"
+_COUNT = "SELECT coalesce(sum(records), 0) FROM found WHERE deviceId IS NOT NULL"
+
+_MACHINES = "SELECT DISTINCT deviceId AS machine_id FROM found WHERE deviceId IS NOT NULL ORDER BY machine_id"
 
 _MISSED_ON = """
 CREATE OR REPLACE TABLE missed_on AS
-SELECT recommendedSecurityUpdateId AS id, count(DISTINCT deviceId) AS machine_missed_on
-FROM records
-WHERE recommendedSecurityUpdateId IS NOT NULL
+SELECT kb AS id, count(DISTINCT deviceId) AS machine_missed_on
+FROM found
+WHERE deviceId IS NOT NULL AND kb IS NOT NULL
 GROUP BY id
 """
 
@@ -118,13 +156,13 @@ SELECT machine_id, id, name, products_names, url, machine_missed_on, cve_address
 FROM (
     SELECT
         deviceId AS machine_id,
-        recommendedSecurityUpdateId AS id,
-        max(recommendedSecurityUpdate) AS name,
+        kb AS id,
+        max(name) AS name,
         coalesce(list_sort(list(DISTINCT softwareName) FILTER (softwareName <> '')), []) AS products_names,
-        max(recommendedSecurityUpdateUrl) AS url,
-        count(DISTINCT cveId) AS cve_addressed,
-        min(replace(firstSeenTimestamp, ' ', 'T')) FILTER (firstSeenTimestamp >= '2000') AS first_seen_at
-    FROM records
+        max(url) AS url,
+        coalesce(list_unique(flatten(list(cves))), 0) AS cve_addressed,
+        min(replace(first_seen, ' ', 'T')) AS first_seen_at
+    FROM found
     WHERE deviceId BETWEEN ? AND ?
     GROUP BY ALL
 )
@@ -134,13 +172,13 @@ ORDER BY machine_id, id
 
 _KB_CVES = """
 SELECT
-    recommendedSecurityUpdateId AS kb_id,
+    kb AS kb_id,
     cveId AS cve_id,
-    {worst_severity} AS severity,
-    max(TRY_CAST(cvssScore AS DOUBLE)) FILTER (isfinite(TRY_CAST(cvssScore AS DOUBLE))) AS cvss_score,
-    {worst_exploitability} AS exploitability_level
-FROM records
-WHERE recommendedSecurityUpdateId IS NOT NULL
+    substr(max(severity), 2) AS severity,
+    max(cvss_score) AS cvss_score,
+    substr(max(exploitability), 2) AS exploitability_level
+FROM found
+WHERE deviceId IS NULL AND kb IS NOT NULL
 GROUP BY kb_id, cve_id
 ORDER BY kb_id, cve_id
 """
@@ -175,7 +213,9 @@ class Records:
 
         self.count = 0
         self._asked_at = 0
+        self._passes = 1
         self._malformed = (duckdb.InvalidInputException, duckdb.ConversionException)
+        self._no_memory = duckdb.OutOfMemoryException
         self._error = duckdb.Error
         # A thread that was fetching a file may not have ended yet when the folder is removed.
         self._temporary = tempfile.TemporaryDirectory(prefix="tap-mde-kbs-", ignore_cleanup_errors=True)
@@ -229,25 +269,35 @@ class Records:
 
     def _load(self, path: Path) -> None:
         """Take all records of a file, or none."""
-        count = 0
         with self._explained():
-            self._database.begin()
-            try:
-                self._met_strangers()
-                known = spellings(names_in(path, SAMPLE_BYTES))
-                count += sum(self._insert(path, names) for names in known)
-                if self._met_strangers():
-                    known = [names for names in spellings(names_in(path)) if names not in known]
-                    count += sum(self._insert(path, names) for names in known)
-            except self._malformed as error:
-                self._database.rollback()
-                reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
-                raise MalformedFileError(printable(reason)) from None
-            self._database.commit()
-        if not count:
+            for form in _forms(path):
+                try:
+                    self._insert_in_passes(path, form)
+                except self._malformed as error:
+                    reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
+                else:
+                    break
+            else:
+                raise MalformedFileError(printable(reason))
+            before, self.count = self.count, self._number(_COUNT)
+        if self.count == before:
             msg = "no object in it has a deviceId"
             raise MalformedFileError(msg)
-        self.count += count
+
+    def _insert_in_passes(self, path: Path, form: str) -> None:
+        """Take the records of a file in as many passes as before, or in more, where memory does not suffice."""
+        while True:
+            self._database.begin()
+            try:
+                self._insert(path, form)
+            except BaseException as error:
+                self._database.rollback()
+                if not isinstance(error, self._no_memory) or self._passes == MOST_PASSES:
+                    raise
+                self._passes *= 2
+            else:
+                self._database.commit()
+                return
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Take records out of a JSON answer, by way of a file.
@@ -292,28 +342,40 @@ class Records:
 
     def kb_cves(self) -> Iterator[dict[str, Any]]:
         """Which CVEs each update closes, and how bad they are at the worst over all machines; records by column."""
-        return self._rows(
-            _KB_CVES.format(
-                worst_severity=_worst("vulnerabilitySeverityLevel", SEVERITIES),
-                worst_exploitability=_worst("exploitabilityLevel", EXPLOITABILITIES),
-            )
-        )
+        return self._rows(_KB_CVES)
 
-    def _insert(self, path: Path, names: Mapping[str, str]) -> int:
-        """Take the records of a file whose properties have these spellings; returns how many there were."""
+    def _insert(self, path: Path, form: str) -> None:
+        """Take the records of a file, however its properties are spelled."""
+        self._met_strangers()
+        known = spellings(names_in(path, SAMPLE_BYTES))
+        for names in known:
+            self._insert_spelled(path, form, names)
+        if self._met_strangers():
+            for names in spellings(names_in(path)):
+                if names not in known:
+                    self._insert_spelled(path, form, names)
+
+    def _insert_spelled(self, path: Path, form: str, names: Mapping[str, str]) -> None:
+        """Take the records of a file whose properties have these spellings."""
         sql = _INSERT.format(
-            stored=", ".join(_NUMBER if name == "recommendedSecurityUpdateId" else name for name in STORED),
+            severity=_ranked("vulnerabilitySeverityLevel", SEVERITIES),
+            exploitability=_ranked("exploitabilityLevel", EXPLOITABILITIES),
+            number=_NUMBER,
             spelled=", ".join(f'"{spelling}" AS {name}' for name, spelling in names.items()),
-            format="array" if _is_array(path) else "unstructured",
+            format=form,
             types=", ".join(f"'{spelling}': 'VARCHAR'" for spelling in names.values()),
         )
-        [(count,)] = self._database.execute(sql, {"path": str(path)}).fetchall()
-        return int(count)
+        for number in range(self._passes):
+            self._database.execute(sql, {"path": str(path), "passes": self._passes, "number": number})
+
+    def _number(self, sql: str) -> int:
+        """The only number that a query gives."""
+        [(number,)] = self._database.execute(sql).fetchall()
+        return int(number)
 
     def _met_strangers(self) -> bool:
         """Whether `_INSERT` met records with none of its properties since this was last asked."""
-        [(number,)] = self._database.execute("SELECT nextval('strangers')").fetchall()
-        before, self._asked_at = self._asked_at, int(number)
+        before, self._asked_at = self._asked_at, self._number("SELECT nextval('strangers')")
         return self._asked_at > before + 1
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
@@ -384,13 +446,14 @@ def _in_case_of(other: str, name: str) -> str:
     return name[0].upper() + name[1:] if other[0].isupper() else name
 
 
-def _is_array(path: Path) -> bool:
+def _forms(path: Path) -> Sequence[str]:
+    """How a file's objects may stand in it, as DuckDB calls that; the quickest first, which is strict."""
     with opened(path) as file:
-        return file.read(SAMPLE_BYTES).lstrip()[:1] == b"["
+        is_array = file.read(SAMPLE_BYTES).lstrip()[:1] == b"["
+    return ("array",) if is_array else ("newline_delimited", "unstructured")
 
 
-def _worst(name: str, order: Sequence[str]) -> str:
-    """SQL for the worst value of a property among a group's records; null if none has one."""
-    ranks = ", ".join(f"'{word.lower()}'" for word in order)
-    rank = f"coalesce(list_position([{ranks}], lower({name})), 0)"
-    return f"arg_max({name}, ({rank}, {name})) FILTER ({name} <> '')"
+def _ranked(name: str, order: Sequence[str]) -> str:
+    """SQL for a property's value with its rank before it, so that the worst is the greatest; null if it has none."""
+    ranks = " ".join(f"WHEN '{word.lower()}' THEN {rank}" for rank, word in enumerate(order, start=1))
+    return f"CASE WHEN {name} <> '' THEN CASE lower({name}) {ranks} ELSE 0 END || {name} END"
