@@ -8,13 +8,14 @@ before the first KB. The SDK's underscored names that this needs (`_sync_childre
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Stream
 from singer_sdk.helpers.conform import TypeConformanceLevel
-from singer_sdk.mapper import RemoveRecordTransform
-from singer_sdk.singerlib import ActivateVersionMessage
+from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
+from singer_sdk.singerlib import ActivateVersionMessage, RecordMessage
 from typing_extensions import override
 
 from tap_mde_kbs import catalogs, schema
@@ -66,9 +67,31 @@ class RowStream(Stream):
         """The columns that a catalog wants as text."""
         return catalogs.columns_as_text(self.schema, self.effective_schema)
 
+    @cached_property
+    def _writes_rows_as_they_are(self) -> bool:
+        """Whether no catalog and no map has a say in what is written: half of the time that the SDK takes for a row."""
+        maps = self.stream_maps
+        return (
+            self.TYPE_CONFORMANCE_LEVEL == TypeConformanceLevel.NONE
+            and not self._columns_as_text
+            and all(self.mask.values())
+            and [type(each) for each in maps] == [SameRecordTransform]
+            and not maps[0].flattening_enabled
+        )
+
     @override
     def _write_record_message(self, record: dict[str, Any]) -> None:
         """Write a row as its schema was announced."""
+        if self._writes_rows_as_they_are:
+            self._tap.write_message(
+                RecordMessage(
+                    stream=self.name,
+                    record=record,
+                    version=self._stream_version,
+                    time_extracted=datetime.now(timezone.utc),
+                )
+            )
+            return
         if self._columns_as_text:
             texts = {name: catalogs.as_text(record.get(name)) for name in self._columns_as_text}
             record = {**record, **texts}

@@ -17,7 +17,8 @@ import contextlib
 import json
 import re
 import tempfile
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,11 @@ from typing_extensions import Self
 
 from tap_mde_kbs.errors import MalformedFileError, SettingsError, TapError, printable
 from tap_mde_kbs.export.mending import mend, opened
+from tap_mde_kbs.signals import signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from duckdb import DuckDBPyConnection
 
@@ -42,8 +45,8 @@ THREADS = 2
 SAMPLE_BYTES = 2**20
 """So much of a file is looked at to see how it spells its properties."""
 
-MACHINES_AT_ONCE = 10_000
-"""Machines whose updates are grouped by one query: it bounds what is sorted at once."""
+MACHINES_AT_ONCE = 5_000
+"""Machines whose updates are grouped by one query, while those before are written: it bounds what is sorted at once."""
 
 ROWS_AT_ONCE = 2_000
 
@@ -334,11 +337,21 @@ class Records:
         with self._explained():
             self._database.execute(_MISSED_ON)
         machine_ids = [machine_id for machine_id in self.machines() if machine_id >= first]
-        for start in range(0, len(machine_ids), MACHINES_AT_ONCE):
-            part = machine_ids[start : start + MACHINES_AT_ONCE]
-            rows = self._rows(_MISSING, [part[0], part[-1]])
-            for machine_id, found in groupby(rows, key=itemgetter("machine_id")):
-                yield machine_id, [row for row in found if row["id"] is not None]
+        starts = range(0, len(machine_ids), MACHINES_AT_ONCE)
+        parts = iter([machine_ids[start : start + MACHINES_AT_ONCE] for start in starts])
+        with ThreadPoolExecutor(1) as thread:
+
+            def begun() -> list[Future[DuckDBPyConnection]]:
+                """The query of the next part, if there is one, under way."""
+                with signals_held():  # the thread that is started here must not get one
+                    return [thread.submit(self._asked, _MISSING, [part[0], part[-1]]) for part in islice(parts, 1)]
+
+            ahead = begun()
+            while ahead:
+                rows = self._rows_of(ahead.pop().result())
+                ahead = begun()
+                for machine_id, found in groupby(rows, key=itemgetter("machine_id")):
+                    yield machine_id, [row for row in found if row["id"] is not None]
 
     def kb_cves(self) -> Iterator[dict[str, Any]]:
         """Which CVEs each update closes, and how bad they are at the worst over all machines; records by column."""
@@ -378,10 +391,18 @@ class Records:
         before, self._asked_at = self._asked_at, self._number("SELECT nextval('strangers')")
         return self._asked_at > before + 1
 
-    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
-        """The rows of a query, by column; with a cursor of its own, since other queries may run in between."""
+    def _rows(self, sql: str) -> Iterator[dict[str, Any]]:
+        """The rows of a query, by column."""
+        return self._rows_of(self._asked(sql))
+
+    def _asked(self, sql: str, parameters: Sequence[Any] = ()) -> DuckDBPyConnection:
+        """The cursor of a query: one of its own, since other queries may run in between."""
         with self._explained():
-            cursor = self._database.cursor().execute(sql, parameters)
+            return self._database.cursor().execute(sql, parameters)
+
+    def _rows_of(self, cursor: DuckDBPyConnection) -> Iterator[dict[str, Any]]:
+        """What is left of a query's rows, by column."""
+        with self._explained():
             columns = [name for name, *_ in cursor.description or ()]
             while rows := cursor.fetchmany(ROWS_AT_ONCE):
                 for row in rows:
