@@ -20,7 +20,7 @@ help:
 	@echo "make test   the tests, in about five minutes on two cores"
 	@echo "make test-all  every test, with coverage: Meltano, six more targets, sixty nights, every other Python here"
 	@echo "make test-live  a look at your own tenant, read-only, and where it differs from what is believed here"
-	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
+	@echo "make lint   style, types, format, workflows, and whether uv.lock fits pyproject.toml"
 	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
 	@echo "make clean  remove what these made, uv included"
 
@@ -52,6 +52,7 @@ lint: $(OWN_UV)
 	$(RUN) --group dev ruff format --check .
 	$(RUN) --group dev mypy
 	DUCKDB_PATH=:memory: $(RUN) --directory transform --group dev sqlfluff lint .
+	$(RUN) --group dev zizmor --quiet --offline .
 
 docs: $(OWN_UV)
 	$(RUN) --group docs mkdocs build --strict
