@@ -353,3 +353,12 @@ def test_a_full_disk_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, fi
     with pytest.raises(TapError, match="Free some disk there, or name another folder in TMPDIR"), Records() as records:
         records.load(file)
     assert [*tmp_path.iterdir()] == [file]
+
+
+def test_without_a_folder_for_temporary_files_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is read-only from end to end."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(TapError, match="TMPDIR; in a container, mount one at /tmp"):
+        Records()
