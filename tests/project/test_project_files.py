@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tap_mde_kbs.settings import CREDENTIAL_SETTINGS
-from tests.support import readme
+from tap_mde_kbs.settings import CREDENTIAL_SETTINGS, RENAMED
+from tests.support import readme, released
 from tests.support.environments import ROOT, git, loader
 
 if TYPE_CHECKING:
@@ -176,6 +176,17 @@ def test_the_changelog_knows_this_version() -> None:
     here = version("tap-mde-kbs")
     assert known[0] == "Unreleased"
     assert (here if re.fullmatch(r"\d+\.\d+\.\d+", here) else "Unreleased") in known
+
+
+def test_what_a_release_had_is_still_there() -> None:
+    """Settings, by an old name perhaps; columns with their types; keys. See `tests/support/released.py`."""
+    known = json.loads(released.RELEASED.read_text())
+    assert set(known["settings"]) <= {*released.settings(), *RENAMED}
+    today = released.streams()
+    for name, columns in known["streams"].items():
+        assert released.gone(columns, today.get(name, {})) == {}, name
+        keys = {column: kind for column, kind in today[name].items() if kind.endswith(", key")}
+        assert released.gone(keys, columns) == {}, name
 
 
 def test_the_licence_is_whole() -> None:
