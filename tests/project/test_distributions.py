@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.support.environments import ROOT, git, uv
 from tests.support.every_python import CLASSIFIER, installed
@@ -185,6 +186,49 @@ def test_the_bill_of_materials_has_every_dependency_and_the_version() -> None:
     names = {component["name"] for component in bill["components"]}
     assert {"singer-sdk", "msal", "requests", "duckdb", "faker"} <= names
     assert not {"pytest", "ruff", "dbt-core"} & names
+
+
+@needs_git
+def test_the_release_workflow_builds_a_tag_with_its_notes(tmp_path: Path) -> None:
+    """Its own commands, on a tag whose section of the changelog has a day; what later jobs take is there."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    [commands] = [step["run"] for step in workflow["jobs"]["build"]["steps"] if "run" in step]
+    cloned = clone(tmp_path)
+    changelog = cloned / "CHANGELOG.md"
+    entry = "## [9.9.9] - 2026-12-31\n\n- All\n  of it.\n\n## [0.1.0]"
+    changelog.write_text(changelog.read_text().replace("## [0.1.0]", entry, 1))
+    git_in(cloned, "commit", "--quiet", "--all", "--message=9.9.9")
+    git_in(cloned, "tag", "v9.9.9")
+    path = f"{Path(uv()).parent}{os.pathsep}{os.environ['PATH']}"
+    done = run("bash", "-euo", "pipefail", "-c", commands, folder=cloned, GITHUB_REF_NAME="v9.9.9", PATH=path)
+    assert done.returncode == 0, done.stderr
+    made = {each.name for folder in ("dist", "out") for each in (cloned / folder).iterdir()} - {".gitignore"}
+    assert made == {
+        "notes.md",
+        "tap-mde-kbs.cdx.json",
+        "tap_mde_kbs-9.9.9-py3-none-any.whl",
+        "tap_mde_kbs-9.9.9.tar.gz",
+    }
+    assert (cloned / "out" / "notes.md").read_text() == "- All of it.\n"
+    later = json.dumps({name: job for name, job in workflow["jobs"].items() if name != "build"})
+    assert {"out/notes.md", "out/tap-mde-kbs.cdx.json"} <= set(re.findall(r"out/[\w.-]+", later))
+
+
+def test_only_the_jobs_that_need_it_may_write() -> None:
+    """A token for PyPI goes to the job that publishes, and to the one that signs; none of them runs code of ours."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    assert workflow["permissions"] == {}
+    may_write = {
+        name: sorted(scope for scope, access in job.get("permissions", {}).items() if access == "write")
+        for name, job in workflow["jobs"].items()
+    }
+    assert {name: scopes for name, scopes in may_write.items() if scopes} == {
+        "attest": ["attestations", "id-token"],
+        "publish": ["id-token"],
+        "release": ["contents"],
+    }
+    for name in ("attest", "publish", "release"):
+        assert "actions/checkout" not in json.dumps(workflow["jobs"][name])
 
 
 CHANGES = """\
