@@ -13,15 +13,16 @@ WORKERS := -n 4
 # The environment is the checkout's, whichever one is active.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test test-all test-live lint docs clean
+.PHONY: help demo test test-all test-live lint docs image clean
 
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
 	@echo "make test   the tests, in about five minutes on two cores"
 	@echo "make test-all  every test, with coverage: Meltano, six more targets, sixty nights, every other Python here"
 	@echo "make test-live  a look at your own tenant, read-only, and where it differs from what is believed here"
-	@echo "make lint   style, types, format, and whether uv.lock fits pyproject.toml"
+	@echo "make lint   style, types, format, workflows, and whether uv.lock fits pyproject.toml"
 	@echo "make docs   README and docs/ as a site, in dist/site; a link that leads nowhere fails it"
+	@echo "make image  the tap in a container, by podman, or CONTAINER=docker"
 	@echo "make clean  remove what these made, uv included"
 
 demo: $(OWN_UV)
@@ -52,9 +53,21 @@ lint: $(OWN_UV)
 	$(RUN) --group dev ruff format --check .
 	$(RUN) --group dev mypy
 	DUCKDB_PATH=:memory: $(RUN) --directory transform --group dev sqlfluff lint .
+	$(RUN) --group dev zizmor --quiet --offline .
 
 docs: $(OWN_UV)
 	$(RUN) --group docs mkdocs build --strict
+
+CONTAINER ?= podman
+IMAGE_FILES ?= dist/image
+
+# The wheel, and the locked versions of what it needs with their hashes: see Containerfile.
+image: $(OWN_UV)
+	rm -rf $(IMAGE_FILES)
+	$(UV) build --quiet --wheel --out-dir $(IMAGE_FILES)
+	$(UV) export --quiet --frozen --no-default-groups --no-emit-project --extra export \
+	  --output-file $(IMAGE_FILES)/requirements.txt
+	$(CONTAINER) build --tag tap-mde-kbs --file Containerfile .
 
 clean:
 	rm -rf .venv .uv .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from tap_mde_kbs.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 AROUND = " \t\r\n\f\v\x85\u00a0\u200b\u200c\u200d\u2028\u2029\u2060\ufeff"
 """What a copy leaves around a value: blanks, line ends, characters without a width."""
@@ -45,15 +45,23 @@ class Reader:
         exact: Strings that may begin and end with anything but a line end: passphrases, which people choose.
         spaced: Strings in which a line break or a tab is a blank: prose, or a filter of several lines.
         prefix: What the names of environment variables begin with.
+        earlier: Earlier names of settings: their variables are read as well.
     """
 
     def __init__(
-        self, schema: Mapping[str, Any], *, exact: frozenset[str], spaced: frozenset[str], prefix: str
+        self,
+        schema: Mapping[str, Any],
+        *,
+        exact: frozenset[str],
+        spaced: frozenset[str],
+        prefix: str,
+        earlier: Collection[str] = (),
     ) -> None:
         self._properties: Mapping[str, Any] = schema["properties"]
         self._exact = exact
         self._spaced = spaced
         self._prefix = prefix
+        self._earlier = earlier
 
     def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """What environment variables give, and a `.env` in the working folder where they give nothing.
@@ -64,7 +72,7 @@ class Reader:
         Raises:
             FileError: There is a `.env`, and it can't be read.
         """
-        names = {self._prefix + name.upper().replace("-", "_"): name for name in self._properties}
+        names = {self._prefix + name.upper().replace("-", "_"): name for name in (*self._properties, *self._earlier)}
         read: dict[str, str] = {}
         for variables in (_dotenv(), environ):
             for variable, name in names.items():

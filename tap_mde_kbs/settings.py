@@ -17,7 +17,7 @@ from tap_mde_kbs.errors import AddressError, SettingsError
 from tap_mde_kbs.given import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 PACKAGE = "tap-mde-kbs"
 ENVIRONMENT_PREFIX = "TAP_MDE_KBS_"
@@ -335,18 +335,22 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """The settings' defaults, by name."""
 
+RENAMED: Mapping[str, str] = {}
+"""Earlier names of settings, and what each is called now. An entry stays for a year: docs/reference.md promises it."""
+
 SECRETS = tuple(name for name, setting in SCHEMA["properties"].items() if setting.get("secret"))
 """The settings whose values nobody should read."""
 
 
 def read(
-    config: Mapping[str, Any], schema: Mapping[str, Any], *, with_environment: bool
+    config: Mapping[str, Any], schema: Mapping[str, Any], warn: Callable[[str], object], *, with_environment: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings with their values, however they are written; what the environment gives goes before `config`.
 
     Args:
         config: What config files give, or a program.
         schema: Of all settings, those of the SDK included.
+        warn: Takes a line for each setting that is given by an earlier name.
         with_environment: Whether the environment and a `.env` in the working folder are read, too.
 
     Returns:
@@ -355,8 +359,23 @@ def read(
     Raises:
         FileError: There is a `.env`, and it can't be read.
     """
-    reader = Reader(schema, exact=EXACT, spaced=SPACED, prefix=ENVIRONMENT_PREFIX)
-    return reader.read({**config, **(reader.environment() if with_environment else {})})
+    reader = Reader(schema, exact=EXACT, spaced=SPACED, prefix=ENVIRONMENT_PREFIX, earlier=RENAMED)
+    return reader.read(_renamed({**config, **(reader.environment() if with_environment else {})}, warn))
+
+
+def _renamed(config: Mapping[str, Any], warn: Callable[[str], object]) -> dict[str, Any]:
+    """The settings by the names of today; what is given by both counts by that one."""
+    today = {name: value for name, value in config.items() if name not in RENAMED}
+    for name, new in RENAMED.items():
+        if config.get(name) is None:
+            continue
+        if today.get(new) is None:
+            today[new] = config[name]
+        warn(
+            f"The setting {name} ({variable(name)} in the environment) is called {new} ({variable(new)}) now. "
+            "The old name is still read, but not for ever: change it."
+        )
+    return today
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any], unreadable: Mapping[str, str]) -> None:

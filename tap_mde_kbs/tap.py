@@ -61,7 +61,9 @@ class TapMdeKbs(Tap):
         """Check the settings before the SDK does: its messages quote the value refused, a secret perhaps."""
         settings_schema = self.config_jsonschema
         self.append_builtin_config(settings_schema)
-        given, unreadable = settings.read(config or {}, settings_schema, with_environment=parse_env_config)
+        given, unreadable = settings.read(
+            config or {}, settings_schema, self.logger.warning, with_environment=parse_env_config
+        )
         if kwargs.get("validate_config", True):
             settings.check(given, settings_schema, unreadable)
         Redaction.of(str(given[name]) for name in settings.SECRETS if given.get(name))

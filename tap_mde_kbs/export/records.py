@@ -221,7 +221,12 @@ class Records:
         self._no_memory = duckdb.OutOfMemoryException
         self._error = duckdb.Error
         # A thread that was fetching a file may not have ended yet when the folder is removed.
-        self._temporary = tempfile.TemporaryDirectory(prefix="tap-mde-kbs-", ignore_cleanup_errors=True)
+        try:
+            self._temporary = tempfile.TemporaryDirectory(prefix="tap-mde-kbs-", ignore_cleanup_errors=True)
+        except OSError as error:
+            msg = f"An export needs a folder for temporary files, and there is none: {error.strerror}."
+            advice = "Name one that can be written in TMPDIR; in a container, mount one at /tmp."
+            raise TapError(msg, advice) from None
         self.folder = Path(self._temporary.name)
         with self._explained():
             self._database: DuckDBPyConnection = duckdb.connect(

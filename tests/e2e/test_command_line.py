@@ -281,6 +281,20 @@ class TestWhereSettingsComeFrom:
         assert messages.status == 1
         assert messages.last_line.startswith("The file .env in the working folder is no text in UTF-8 or UTF-16.")
 
+    def test_a_run_by_a_settings_old_name_is_the_same_run_with_a_warning(
+        self, tmp_path: Path, simulate: StartSimulator
+    ) -> None:
+        """As if `user_agent` had been called `agent` in an earlier release."""
+        simulator = simulate(1)
+        environ = {"TAP_MDE_KBS_AGENT": "by its old name"}
+        renamed = {"tap_mde_kbs.settings:RENAMED": {"agent": "user_agent"}}
+        messages = run_tap(tmp_path, simulator, "--config=ENV", environ=environ, attributes=renamed)
+        assert messages.status == 0, messages.stderr
+        assert user_agents(simulator) == {"by its old name"}
+        assert (
+            messages.stderr.count("The setting agent (TAP_MDE_KBS_AGENT in the environment) is called user_agent") == 1
+        )
+
     def test_null_is_the_same_as_not_set(self, tmp_path: Path, simulate: StartSimulator) -> None:
         simulator = simulate(1)
         nothing = dict.fromkeys(("machines_filter", "time_limit_minutes", "cloud", "user_agent", "token_scope"))

@@ -493,7 +493,9 @@ class TestFaultsThatStay:
         ],
         ids=lambda value: f"{value.kind}" if isinstance(value, Fault) else "",
     )
-    def test_of_pages(self, simulate: StartSimulator, tmp_path: Path, fault: Fault, said: str) -> None:
+    def test_pages_in_a_circle_or_of_another_shape_end_the_run(
+        self, simulate: StartSimulator, tmp_path: Path, fault: Fault, said: str
+    ) -> None:
         simulator = simulate(60, faults=[fault])
         self.assert_harmless(take(tmp_path, simulator, "export_json"), said)
 

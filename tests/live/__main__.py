@@ -14,6 +14,7 @@ import sys
 import tempfile
 from contextlib import contextmanager, redirect_stdout
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -221,7 +222,7 @@ OUTCOMES = ("answered", "not_found", "failed", "skipped")
 def main() -> int:
     """Look at the tenant that the environment names; 0 if all is as believed, 1 if not, 2 without settings."""
     try:
-        given, unreadable = settings.read({}, settings.SCHEMA, with_environment=True)
+        given, unreadable = settings.read({}, settings.SCHEMA, partial(click.echo, err=True), with_environment=True)
         config = {name: given[name] for name in OF_THE_TENANT if name in given}
         settings.check(config, settings.SCHEMA, unreadable)
         tap = LiveTap(config)

@@ -9,12 +9,15 @@ import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from tap_mde_kbs.settings import CREDENTIAL_SETTINGS
-from tests.support import readme
+from tap_mde_kbs.api.machines import LIST_PERMISSION, MISSING_KBS_PERMISSION
+from tap_mde_kbs.export.calls import PERMISSION as EXPORT_PERMISSION
+from tap_mde_kbs.settings import CLOUDS, CREDENTIAL_SETTINGS, DEFAULTS, FEEDS, RENAMED
+from tests.support import readme, released
 from tests.support.environments import ROOT, git, loader
 
 if TYPE_CHECKING:
@@ -170,10 +173,40 @@ def test_the_lock_names_the_public_index_alone() -> None:
 
 
 def test_the_changelog_knows_this_version() -> None:
-    """As a release, or as what is being made."""
+    """A released one has a section of its own; between two, there is one for what comes."""
     text = (ROOT / "CHANGELOG.md").read_text()
-    known = re.findall(r"^## \[(\d[^\]]*)\]|^Towards (\d\S*),", text, re.MULTILINE)
-    assert version("tap-mde-kbs") in {number for pair in known for number in pair}
+    known = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    here = version("tap-mde-kbs")
+    assert known[0] == "Unreleased"
+    assert (here if re.fullmatch(r"\d+\.\d+\.\d+", here) else "Unreleased") in known
+
+
+def test_what_a_release_had_is_still_there() -> None:
+    """Settings, by an old name perhaps; columns with their types; keys. See `tests/support/released.py`."""
+    known = json.loads(released.RELEASED.read_text())
+    assert set(known["settings"]) <= {*released.settings(), *RENAMED}
+    today = released.streams()
+    for name, columns in known["streams"].items():
+        assert released.gone(columns, today.get(name, {})) == {}, name
+        keys = {column: kind for column, kind in today[name].items() if kind.endswith(", key")}
+        assert released.gone(keys, columns) == {}, name
+
+
+def test_a_dotenv_file_gets_into_no_commit_and_no_image() -> None:
+    """Git ignores it, where there is git; of the checkout an image gets what was built for it."""
+    assert not git("rev-parse", "HEAD") or git("check-ignore", ".env") == ".env\n"
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert rules == ["*", "!dist/image/"]
+
+
+def test_the_security_page_names_every_host_and_every_permission() -> None:
+    """What the tap may do, by its settings and by what it asks for."""
+    text = (ROOT / "SECURITY.md").read_text()
+    urls = [url for cloud in CLOUDS.values() for url in (cloud.authority_url, cloud.api_url)]
+    urls += [DEFAULTS[f"{feed}_url"] for feed in FEEDS]
+    hosts = {str(urlsplit(url).hostname) for url in urls}
+    permissions = {LIST_PERMISSION, MISSING_KBS_PERMISSION, EXPORT_PERMISSION}
+    assert {name for name in hosts | permissions if f"`{name}`" not in text} == set()
 
 
 def test_the_licence_is_whole() -> None:

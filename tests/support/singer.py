@@ -95,6 +95,7 @@ def run_command(
     *options: str,
     environ: Mapping[str, str] | None = None,
     patience: Patience | None = None,
+    attributes: Attributes | None = None,
     memory: int | None = None,
     afresh: bool = False,
     timeout: float = 120,
@@ -106,6 +107,7 @@ def run_command(
         options: all of them.
         environ: variables over a clean environment.
         patience: how long it waits before it asks again; None: as long as it does.
+        attributes: what is set besides before it runs.
         memory: bytes of address space that it gets at most.
         afresh: start the installed command in a Python of its own.
         timeout: seconds until the test fails.
@@ -118,7 +120,7 @@ def run_command(
             environ={**clean_environ(folder), **(environ or {})},
             stdout=stdout,
             stderr=stderr,
-            attributes=tap_attributes(patience),
+            attributes={**tap_attributes(patience), **(attributes or {})},
             memory=memory,
             afresh=afresh,
         )
@@ -152,7 +154,7 @@ def run_tap(
         state: for --state.
         catalog: for --catalog.
         environ: variables over a clean environment.
-        more: as `run_command` takes them: patience, memory, afresh, timeout.
+        more: as `run_command` takes them: patience, attributes, memory, afresh, timeout.
     """
     command = [*options]
     settings = {**simulator.config, **UNLIMITED} if simulator else {}

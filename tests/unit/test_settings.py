@@ -126,3 +126,45 @@ def test_a_managed_identity_may_be_user_assigned() -> None:
 
 def test_the_secret_settings_are_known_as_such() -> None:
     assert set(settings.SECRETS) == {"client_secret", "certificate_passphrase"}
+
+
+RENAMED = {"timeout": "request_timeout_seconds", "old_secret": "client_secret"}
+
+
+def read_by_old_names(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], *, with_environment: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings where two have other names now, and what is said."""
+    monkeypatch.setattr(settings, "RENAMED", RENAMED)
+    said: list[str] = []
+    found, unreadable = settings.read(config, settings.SCHEMA, said.append, with_environment=with_environment)
+    assert not unreadable
+    return found, said
+
+
+def test_an_old_settings_name_is_still_read_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the setting that it is, and without its value."""
+    found, _ = read_by_old_names(monkeypatch, {"timeout": " 30 ", "old_secret": "hush"})
+    assert found == {"request_timeout_seconds": 30, "client_secret": "hush"}
+    _, [said] = read_by_old_names(monkeypatch, {"old_secret": "hush"})
+    assert said == (
+        "The setting old_secret (TAP_MDE_KBS_OLD_SECRET in the environment) is called client_secret "
+        "(TAP_MDE_KBS_CLIENT_SECRET) now. The old name is still read, but not for ever: change it."
+    )
+
+
+def test_an_old_variables_name_is_still_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also in a `.env`; what is given by today's name counts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("TAP_MDE_KBS_TIMEOUT=30\n")
+    found, [said] = read_by_old_names(monkeypatch, {}, with_environment=True)
+    assert found == {"request_timeout_seconds": 30}
+    assert said.startswith("The setting timeout (TAP_MDE_KBS_TIMEOUT in the environment)")
+    found, _ = read_by_old_names(monkeypatch, {"request_timeout_seconds": 20}, with_environment=True)
+    assert found == {"request_timeout_seconds": 20}
+
+
+def test_what_is_renamed_is_a_setting_by_its_new_name_alone() -> None:
+    known = settings.SCHEMA["properties"]
+    assert set(settings.RENAMED.values()) <= set(known)
+    assert not set(settings.RENAMED) & set(known)

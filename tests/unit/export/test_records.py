@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import stat
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -353,3 +354,21 @@ def test_a_full_disk_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, fi
     with pytest.raises(TapError, match="Free some disk there, or name another folder in TMPDIR"), Records() as records:
         records.load(file)
     assert [*tmp_path.iterdir()] == [file]
+
+
+def test_without_a_folder_for_temporary_files_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is read-only from end to end."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(TapError, match="TMPDIR; in a container, mount one at /tmp"):
+        Records()
+
+
+def test_what_lies_on_the_disk_is_this_users_alone_and_gone_at_the_end() -> None:
+    """Names of machines and what they lack: nobody else may read them."""
+    with Records() as records:
+        folder = records.folder
+        assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IRWXU
+        assert [*folder.iterdir()]
+    assert not folder.exists()
