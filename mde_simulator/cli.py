@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MOST_MACHINES, LAST_PORT, LAST_NIGHT = 100_000, 65_535, 3_650
-MOST_RECORDS, MOST_FILES = 10_000, 1_000
+MOST_RECORDS, MOST_FILES, MOST_NOISE = 10_000, 1_000, 10_000
 YEAR = 365 * 86_400.0
 MOST_ROWS = 10**6
 
@@ -111,6 +111,8 @@ def parser() -> Parser:
         help="the share of devices that people excluded, from 0 to 1 (default: 0.025)")  # fmt: skip
     add("--silent", type=decimal(1), default=0.03, metavar="SHARE",
         help="the share of devices that report no more on the first day, from 0 to 1 (default: 0.03)")  # fmt: skip
+    add("--behind", type=decimal(1), default=0.0, metavar="SHARE",
+        help="the share of devices that install nothing, more than do so anyway, from 0 to 1 (default: 0)")  # fmt: skip
     add("--requests-per-minute", type=whole(1, 10**6), default=per_minute, metavar="N",
         help=f"the quota (default: {per_minute}, as documented)")  # fmt: skip
     add("--requests-per-hour", type=whole(1, 10**8), default=per_hour, metavar="N",
@@ -123,6 +125,9 @@ def parser() -> Parser:
     add("--export-width", type=whole(0, MOST_RECORDS), default=1000, metavar="BYTES",
         help="about how many bytes an export record has; below 950, fields that do not matter for "
         "missing KBs are left out (default: 1000)")  # fmt: skip
+    add("--export-noise", type=whole(0, MOST_NOISE), default=0, metavar="DIGITS",
+        help="how many hex digits of a record in a file are in no other one: 120 make files compress ten to one "
+        "(default: 0, thirty to one)")  # fmt: skip
     add("--export-now", action="store_true", help="write the export's files before `# ready`, not when asked for")
     add("--latency", type=decimal(600), default=0.0, metavar="SECONDS", help="of every answer of the API")
     add("--clock-ahead", type=float, default=0.0, metavar="SECONDS",
@@ -162,11 +167,14 @@ def simulator(options: argparse.Namespace) -> Simulator:
         discovered=options.discovered,
         excluded=options.excluded,
         silent=options.silent,
+        behind=options.behind,
     )
     return Simulator(
         fleet,
         quota=None if options.no_quota else Quota(limits),
-        export_shape=ExportShape(options.export_records, options.export_files, options.export_width),
+        export_shape=ExportShape(
+            options.export_records, options.export_files, options.export_width, options.export_noise
+        ),
         export_quota=None if options.no_quota else Quota(EXPORT),
         export_json_quota=None if options.no_quota else Quota(EXPORT_JSON),
         faults=options.fault,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+from mde_simulator.dice import dice
 from mde_simulator.exports.records import CAMEL, PASCAL, ExportShape, RecordWriter, is_there, lacking, view
 from mde_simulator.fleet.cves import cves
 
@@ -159,8 +160,9 @@ def _deflated(writer: RecordWriter, number: int) -> Iterator[bytes]:
     compressor = zlib.compressobj(FAST, zlib.DEFLATED, GZIP)
     waiting: list[bytes] = []
     size = 0
+    noise, draw = writer.shape.noise, dice("noise", number)
     for piece in writer.file(number):
-        waiting.append(piece.text)
+        waiting.append(piece.noisy(noise, draw) if noise else piece.text)
         size += len(waiting[-1])
         if size >= BLOCK:
             yield compressor.compress(b"".join(waiting))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mde_simulator.fleet import cves
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
@@ -62,15 +63,18 @@ class ExportShape:
         files: In how many files they are.
         width: About how many bytes a record has, filled up with evidence; below 950 fields are
             left out instead, and it has some 600.
+        noise: How many hex digits of a record in a file are in no other one. Without them a file
+            is a thirtieth of what it holds; real ones, with their paths and users, are a tenth.
     """
 
     records: int = 0
     files: int = 3
     width: int = 1000
+    noise: int = 0
 
     def __post_init__(self) -> None:
-        if self.records < 0 or self.files < 1:
-            msg = "An export has one file at least, and no fewer than 0 records a device."
+        if self.records < 0 or self.files < 1 or self.noise < 0:
+            msg = "An export has one file at least, and no fewer than 0 records a device, or digits of noise."
             raise ValueError(msg)
 
 
@@ -90,6 +94,14 @@ class Piece:
     def records(self) -> list[bytes]:
         """One by one."""
         return [self.start + rest for rest in self.rests]
+
+    def noisy(self, digits: int, draw: random.Random) -> bytes:
+        """All of them, each with a path in the registry that no other one has."""
+        path = b',"RegistryPaths":["HKEY_LOCAL_MACHINE\\\\SOFTWARE\\\\%b"]}\n'
+        paths = [path % f"{draw.getrandbits(4 * digits):0{digits}x}".encode() for _ in self.rests]
+        return b"".join(
+            self.start + rest.removesuffix(b"}\n") + found for rest, found in zip(self.rests, paths, strict=True)
+        )
 
 
 def is_absent(device: Assessed) -> bool:
@@ -241,6 +253,8 @@ class RecordWriter:
     def _evidence(self, name: str) -> Record:
         """Paths, as many as fill the width."""
         room = self.shape.width - PLAIN_WIDTH
+        if self.shape.noise:
+            return {"diskPaths": [f"C:\\Program Files\\{name}\\{name}.exe"]}
         disk, registry = f"C:\\Program Files\\{name}\\{name}.exe", f"HKEY_LOCAL_MACHINE\\SOFTWARE\\{name}"
         return {
             "diskPaths": [disk] * (room > 0),

@@ -159,11 +159,12 @@ class Device:
 
 @dataclass(frozen=True)
 class Shares:
-    """Of all devices: how many are not onboarded, excluded by people, silent from the start."""
+    """Of all devices: how many are not onboarded, excluded by people, silent from the start, install nothing."""
 
     discovered: float
     excluded: float
     silent: float
+    behind: float
 
 
 def make_device(seed: int, index: int, joined: int, shares: Shares) -> Device:
@@ -186,17 +187,18 @@ def make_device(seed: int, index: int, joined: int, shares: Shares) -> Device:
     if draw.random() < shares.silent:
         silent = joined - draw.randrange(SILENT_FOR)
     left = joined + 1 + int(draw.expovariate(LEAVES))
+    id_, pace = _id(draw, index), draw.choices(PACES, GROUPS[group][2])[0]
     return Device(
         index=index,
         seed=seed,
-        id=_id(draw, index),
+        id=id_,
         platform=PLATFORMS[0] if plain else platform,
         group=group,
         onboarded=onboarded,
         joined=joined,
         left=left + (RETENTION if plain else 0),
         silences=() if plain else ((silent, None),),
-        pace=draw.choices(PACES, GROUPS[group][2])[0],
+        pace=None if dice(seed, "behind", index).random() < shares.behind else pace,
         software=frozenset({"windows_11", "office"}) if plain else frozenset(software),
         phase=draw.random(),
         excluded=not plain and dice(seed, "excluded", index).random() < shares.excluded,

@@ -46,6 +46,8 @@ class Fleet:
         excluded: The share of devices that people excluded; Defender shows no vulnerabilities of theirs.
         silent: The share of devices that have been silent from the start, for up to 60 days. More fall
             silent as time passes; after 30 days Defender shows no vulnerabilities of theirs.
+        behind: The share of devices that install nothing, more than do so anyway; after 150 nights such a
+            device lacks some 25 updates.
         duplicates: The share of machines whose id comes twice in the listing.
         extra_fields: Properties nobody documented, added to every machine.
     """
@@ -58,6 +60,7 @@ class Fleet:
     discovered: float = 0.1
     excluded: float = 0.025
     silent: float = 0.03
+    behind: float = 0.0
     duplicates: float = 0.01
     extra_fields: Mapping[str, object] = field(default_factory=dict)
 
@@ -73,7 +76,7 @@ class Fleet:
         self._truth = Truth(self.start, self._catalogue, self._ledger)
         self._arrived_until = 0
         self._arrival_phase = dice(self.seed, "arrivals").random()
-        self._shares = Shares(self.discovered, self.excluded, self.silent)
+        self._shares = Shares(self.discovered, self.excluded, self.silent, self.behind)
         self._devices = [make_device(self.seed, index, 0, self._shares) for index in range(self.machines)]
         self._added: list[Device] = []
         self._by_id = {device.id: device for device in self._devices}
@@ -309,7 +312,7 @@ class Fleet:
     def add(self, **fields: object) -> str:
         """A machine comes today, plain but for `fields` (in the API's names). Its id is given."""
         with self._changing():
-            made = make_device(self.seed, BY_HAND + len(self._added), self.day, Shares(0, 0, 0))
+            made = make_device(self.seed, BY_HAND + len(self._added), self.day, Shares(0, 0, 0, 0))
             device = replace(made, id=str(fields.get("id", made.id)), silences=())
             if device.id in self._by_id:
                 msg = f"There is a machine {device.id} already."

@@ -121,6 +121,19 @@ def test_how_many_devices_are_excluded_or_silent_can_be_chosen() -> None:
         assert command.get(f"/api/machines/{machines[-1]['id']}/getmissingkbs").json()["value"] == []
 
 
+def test_a_fleet_that_installs_nothing_lacks_some_twenty_five_updates_after_five_months() -> None:
+    options = ["--machines", "40", "--excluded", "0", "--silent", "0", "--discovered", "0", "--night", "150"]
+    lacking = []
+    for behind in ("0", "1"):
+        with running(*options, "--behind", behind) as command, command.session() as session:
+            url = f"{command.environment['TAP_MDE_KBS_API_URL']}/api/machines"
+            windows = [each for each in session.get(url).json()["value"] if "Windows" in each["osPlatform"]]
+            asked = [session.get(f"{url}/{each['id']}/getmissingkbs").json()["value"] for each in windows]
+            lacking.append(sum(map(len, asked)) / len(asked))
+    assert lacking[0] < 10
+    assert 20 < lacking[1] < 30
+
+
 def test_the_export_has_the_size_asked_for_and_a_quota_of_its_own() -> None:
     options = ["--export-records", "50", "--export-files", "2", "--export-width", "0", "--export-now"]
     path = "/api/machines/SoftwareVulnerabilities"

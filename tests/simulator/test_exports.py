@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta, timezone
@@ -272,13 +273,31 @@ def test_narrow_records_say_the_same_of_missing_updates(opened: Opened) -> None:
     assert [round(size / 1000) for size in sizes] == [1, 1, 2]
 
 
+def test_noise_makes_files_compress_ten_to_one_and_changes_nothing_else(opened: Opened) -> None:
+    without, noisy = (
+        opened(Fleet(300, seed=1), export_shape=ExportShape(records=100, files=1, noise=noise)).sign_in()
+        for noise in (0, 120)
+    )
+    packed = download(noisy, links(noisy)[0]).content
+    assert 8 < len(gzip.decompress(packed)) / len(packed) < 12
+    assert packed == download(noisy, links(noisy)[0]).content
+    paths = [row["RegistryPaths"][0] for row in rows(noisy)]
+    assert len(set(paths)) == len(paths)
+    others = ("RegistryPaths", "DiskPaths", "LastSeenTimestamp")
+    plain_rows, noisy_rows = (
+        [{name: value for name, value in row.items() if name not in others} for row in rows(door)]
+        for door in (without, noisy)
+    )
+    assert plain_rows == noisy_rows
+
+
 def test_a_fleet_without_machines_has_an_export_of_nothing(opened: Opened) -> None:
     door = opened(Fleet(0)).sign_in()
     assert files(door) == [[], [], []]
     assert door.simulator.exports.devices() == frozenset()
 
 
-@pytest.mark.parametrize("wrong", [{"files": 0}, {"records": -1}])
+@pytest.mark.parametrize("wrong", [{"files": 0}, {"records": -1}, {"noise": -1}])
 def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="one file at least"):
         ExportShape(**wrong)
