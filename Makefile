@@ -17,7 +17,7 @@ unexport VIRTUAL_ENV
 
 help:
 	@echo "make demo   a simulated tenant, ten weeks into a PostgreSQL, and what is missing where, as a page too"
-	@echo "make test   the tests, in about five minutes on two cores"
+	@echo "make test   the tests, in about ten minutes on two cores"
 	@echo "make test-all  every test, with coverage: Meltano, six more targets, sixty nights, every other Python here"
 	@echo "make test-live  a look at your own tenant, read-only, and where it differs from what is believed here"
 	@echo "make lint   style, types, format, workflows, and whether uv.lock fits pyproject.toml"

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from tap_mde_kbs import schema
@@ -17,7 +18,7 @@ from tap_mde_kbs.export import records as module
 from tap_mde_kbs.export.records import PROPERTIES, Records, require_duckdb, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -194,7 +195,8 @@ BYTES = '{"DeviceId": "c", "SoftwareName": "M\xfcller"}\n'
 def test_one_broken_text_is_not_a_broken_file(records: Records, file: Path, content: Callable[[bytes], bytes]) -> None:
     whole = lines(record("a", "100", "CVE-1"), record("b", "100", "CVE-1"))
     file.write_bytes(gzip.compress(content(whole.encode())))
-    assert records.load(file) == 1
+    takes_marks = duckdb.__version__ >= "2" and content(b"{").startswith(b"\xef\xbb\xbf{")  # nothing to mend then
+    assert records.load(file) == (0 if takes_marks else 1)
     assert missed(records, "id") == [("a", "100"), ("b", "100")]
     assert {"a", "b"} <= set(records.machines()) <= {"a", "b", "c"}
     assert [*records.folder.glob("*mended*"), *file.parent.glob("*mended*")] == []
@@ -337,6 +339,45 @@ def test_machines_come_in_order_from_the_one_asked_for(records: Records, file: P
     assert [device for device, _ in records.missing("bb")] == ["c", "d"]
     assert [device for device, _ in records.missing("c")] == ["c", "d"]
     assert list(records.missing("e")) == []
+
+
+def test_machines_are_grouped_a_few_at_a_time(records: Records, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what another file says of them; and whoever asks may stop in the middle."""
+    monkeypatch.setattr(module, "MACHINES_AT_ONCE", 2)
+    for product in ("edge", "office"):
+        records.load(write(file, lines(*(record(one, "100", product, softwareName=product) for one in "gfedcba"))))
+    expected = [(one, (["edge", "office"], 2, 7)) for one in "abcdefg"]
+    columns = ("products_names", "cve_addressed", "machine_missed_on")
+    found = [(one, tuple(kb[name] for name in columns)) for one, kbs in records.missing() for kb in kbs]
+    assert found == expected
+    assert next(records.missing("c"))[0] == "c"
+
+
+def test_what_does_not_fit_into_memory_is_read_in_passes(file: Path) -> None:
+    """Each time in twice as many, those of the files after it too; every machine is in one of them."""
+    found = [
+        record(f"{number:03}", str(number % 7), f"CVE-{number % 5}", vulnerabilitySeverityLevel="High")
+        for number in range(300)
+    ]
+    write(file, lines(*found, record("", "100", "CVE-1")))
+    tried: list[int] = []
+
+    class Little(Records):
+        def _insert_spelled(self, path: Path, form: str, names: Mapping[str, str]) -> None:
+            super()._insert_spelled(path, form, names)
+            tried.append(self._passes)
+            if self._passes < 4:
+                msg = "not enough"
+                raise duckdb.OutOfMemoryException(msg)
+
+    with Records() as usual, Little() as little:
+        for _ in range(2):
+            usual.load(file)
+            little.load(file)
+        assert tried == [1, 2, 4, 4]
+        assert little.count == usual.count == 600
+        assert [*little.missing()] == [*usual.missing()]
+        assert [*little.kb_cves()] == [*usual.kb_cves()]
 
 
 def test_without_duckdb_a_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import gzip
 import logging
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from mde_simulator import Fault, Fleet, Simulator
@@ -108,7 +109,8 @@ def test_what_is_odd_in_every_file_changes_nothing(
 ) -> None:
     simulator, source = connect(Fault(kind))
     assert found(simulator, source) == (truth(simulator), 0)
-    is_broken = kind in {"export_surrogate", "export_not_utf8", "export_bom"}
+    takes_marks = duckdb.__version__ >= "2"
+    is_broken = kind in {"export_surrogate", "export_not_utf8"} or (kind == "export_bom" and not takes_marks)
     assert caplog.text.count("has text that is none") == 3 * is_broken
 
 
