@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import logging
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+from zlib_ng import zlib_ng
 
 from mde_simulator import Fault, Fleet, Simulator
 from mde_simulator.exports.records import ExportShape
@@ -15,6 +17,7 @@ from mde_simulator.faults.fault import FILE, KINDS, Kind, of_file
 from tap_mde_kbs import schema
 from tap_mde_kbs.api.client import Client
 from tap_mde_kbs.errors import ApiError
+from tap_mde_kbs.export import download
 from tap_mde_kbs.export.source import export_source
 from tap_mde_kbs.patience import Patience
 
@@ -112,6 +115,18 @@ def test_what_is_odd_in_every_file_changes_nothing(
     takes_marks = duckdb.__version__ >= "2"
     is_broken = kind in {"export_surrogate", "export_not_utf8"} or (kind == "export_bom" and not takes_marks)
     assert caplog.text.count("has text that is none") == 3 * is_broken
+
+
+@pytest.mark.parametrize("inflates", [zlib, zlib_ng], ids=["zlib", "zlib-ng"])
+@pytest.mark.parametrize("kind", ["export_truncated", "export_corrupt", "export_nothing", "export_late"])
+def test_files_are_checked_alike_with_zlib_and_zlib_ng(
+    connect: Callable[..., tuple[Simulator, ExportSource]], monkeypatch: pytest.MonkeyPatch, inflates: Any, kind: str
+) -> None:
+    """The latter comes with the extra `export`; the tap does without."""
+    monkeypatch.setattr(download, "inflating", inflates)
+    simulator, source = connect(Fault(kind, times=1))
+    assert found(simulator, source) == (truth(simulator), 0)
+    assert any(entry.fault == kind for entry in simulator.journal)
 
 
 def test_an_export_that_lists_no_files_is_not_a_tenant_without_machines(
