@@ -1,7 +1,7 @@
 """The records of a vulnerability export, grouped: what each machine lacks, and which CVEs an update closes.
 
-Knows two vocabularies: properties as the wire has them, which the table `records` has too, and the columns of
-`schema`, which every row leaves under. Must not know HTTP, or where the records come from.
+Knows two vocabularies: properties as the wire has them, and the columns of `schema`, which every row leaves under. Must
+not know HTTP, or where the records come from.
 
 The records, tens of millions perhaps, are grouped by DuckDB while it reads a file: what is stored is a row for each
 machine, update and product, with the CVEs as hashes, and a row for each update and CVE. So the rest is grouped out of a
