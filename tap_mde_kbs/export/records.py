@@ -204,7 +204,6 @@ class Records:
     """The records of one export, on disk. A context manager: they are gone at its end.
 
     Attributes:
-        count: How many there are.
         folder: A temporary folder, where files of the export may be put too.
 
     Raises:
@@ -214,7 +213,6 @@ class Records:
     def __init__(self) -> None:
         import duckdb  # noqa: PLC0415 - see `require_duckdb`
 
-        self.count = 0
         self._asked_at = 0
         self._passes = 1
         self._malformed = (duckdb.InvalidInputException, duckdb.ConversionException)
@@ -246,6 +244,12 @@ class Records:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        with self._explained():
+            return self._number(_COUNT)
 
     def close(self) -> None:
         """Remove everything from disk."""
@@ -280,24 +284,27 @@ class Records:
         with self._explained():
             for form in _forms(path):
                 try:
-                    self._insert_in_passes(path, form)
+                    rows = self._insert_in_passes(path, form)
                 except self._malformed as error:
                     reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
                 else:
                     break
             else:
                 raise MalformedFileError(printable(reason))
-            before, self.count = self.count, self._number(_COUNT)
-        if self.count == before:
+        if not rows:
             msg = "no object in it has a deviceId"
             raise MalformedFileError(msg)
 
-    def _insert_in_passes(self, path: Path, form: str) -> None:
-        """Take the records of a file in as many passes as before, or in more, where memory does not suffice."""
+    def _insert_in_passes(self, path: Path, form: str) -> int:
+        """Take the records of a file in as many passes as before, or in more, where memory does not suffice.
+
+        Returns:
+            How many rows of `found` they became.
+        """
         while True:
             self._database.begin()
             try:
-                self._insert(path, form)
+                rows = self._insert(path, form)
             except BaseException as error:
                 self._database.rollback()
                 if not isinstance(error, self._no_memory) or self._passes == MOST_PASSES:
@@ -305,7 +312,7 @@ class Records:
                 self._passes *= 2
             else:
                 self._database.commit()
-                return
+                return rows
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Take records out of a JSON answer, by way of a file.
@@ -362,19 +369,18 @@ class Records:
         """Which CVEs each update closes, and how bad they are at the worst over all machines; records by column."""
         return self._rows(_KB_CVES)
 
-    def _insert(self, path: Path, form: str) -> None:
-        """Take the records of a file, however its properties are spelled."""
+    def _insert(self, path: Path, form: str) -> int:
+        """Take the records of a file, however its properties are spelled; returns how many rows they became."""
         self._met_strangers()
         known = spellings(names_in(path, SAMPLE_BYTES))
-        for names in known:
-            self._insert_spelled(path, form, names)
+        rows = sum(self._insert_spelled(path, form, names) for names in known)
         if self._met_strangers():
-            for names in spellings(names_in(path)):
-                if names not in known:
-                    self._insert_spelled(path, form, names)
+            more = [names for names in spellings(names_in(path)) if names not in known]
+            rows += sum(self._insert_spelled(path, form, names) for names in more)
+        return rows
 
-    def _insert_spelled(self, path: Path, form: str, names: Mapping[str, str]) -> None:
-        """Take the records of a file whose properties have these spellings."""
+    def _insert_spelled(self, path: Path, form: str, names: Mapping[str, str]) -> int:
+        """Take the records of a file whose properties have these spellings; returns how many rows they became."""
         sql = _INSERT.format(
             severity=_ranked("vulnerabilitySeverityLevel", SEVERITIES),
             exploitability=_ranked("exploitabilityLevel", EXPLOITABILITIES),
@@ -383,12 +389,14 @@ class Records:
             format=form,
             types=", ".join(f"'{spelling}': 'VARCHAR'" for spelling in names.values()),
         )
-        for number in range(self._passes):
-            self._database.execute(sql, {"path": str(path), "passes": self._passes, "number": number})
+        return sum(
+            self._number(sql, {"path": str(path), "passes": self._passes, "number": number})
+            for number in range(self._passes)
+        )
 
-    def _number(self, sql: str) -> int:
-        """The only number that a query gives."""
-        [(number,)] = self._database.execute(sql).fetchall()
+    def _number(self, sql: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """The only number that a query gives, or how many rows a statement inserts."""
+        [(number,)] = self._database.execute(sql, parameters).fetchall()
         return int(number)
 
     def _met_strangers(self) -> bool:

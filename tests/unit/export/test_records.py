@@ -363,12 +363,13 @@ def test_what_does_not_fit_into_memory_is_read_in_passes(file: Path) -> None:
     tried: list[int] = []
 
     class Little(Records):
-        def _insert_spelled(self, path: Path, form: str, names: Mapping[str, str]) -> None:
-            super()._insert_spelled(path, form, names)
+        def _insert_spelled(self, path: Path, form: str, names: Mapping[str, str]) -> int:
+            rows = super()._insert_spelled(path, form, names)
             tried.append(self._passes)
             if self._passes < 4:
                 msg = "not enough"
                 raise duckdb.OutOfMemoryException(msg)
+            return rows
 
     with Records() as usual, Little() as little:
         for _ in range(2):
