@@ -91,6 +91,7 @@ class RowStream(Stream):
                     time_extracted=datetime.now(timezone.utc),
                 )
             )
+            self.state_manager.is_flushed = False
             return
         if self._columns_as_text:
             texts = {name: catalogs.as_text(record.get(name)) for name in self._columns_as_text}
