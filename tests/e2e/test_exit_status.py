@@ -10,19 +10,15 @@ from typing import Any
 
 import pytest
 
-from mde_simulator import Fault, Fleet
+from mde_simulator import Fault
 from tests.support import reader
+from tests.support.contract import plain
 from tests.support.nights import ManyNights, StartNights, nights
 
 __all__ = ["nights"]
 
 KBS, LIST = "/api/machines/*/getmissingkbs", "/api/machines"
 SOURCES = ("per_machine", "export", "export_json")
-
-
-def plain(machines: int = 20) -> Fleet:
-    """A fleet of which every machine is assessed."""
-    return Fleet(machines, seed=3, discovered=0, excluded=0, silent=0, duplicates=0)
 
 
 # What looks like an empty tenant

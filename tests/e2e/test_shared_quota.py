@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
-from mde_simulator import Fleet, Quota, Simulator
-from tests.simulator.door import SCOPE
-from tests.support.contract import answers_of
+from mde_simulator import Quota, Simulator
+from tests.simulator.door import Door
+from tests.support.contract import answers_of, plain
 from tests.support.singer import Target, lacking, run_tap
 
 if TYPE_CHECKING:
@@ -26,11 +25,6 @@ PER_MINUTE = 40
 """The quota that is shared."""
 
 TOO_MANY = 429
-
-
-def plain(machines: int) -> Fleet:
-    """A tenant all of whose machines are asked."""
-    return Fleet(machines, seed=1, discovered=0, excluded=0, silent=0, duplicates=0)
 
 
 def test_two_taps_with_half_of_the_quota_each_meet_no_429(simulate: StartSimulator, tmp_path: Path) -> None:
@@ -56,33 +50,21 @@ def test_a_tap_beside_a_program_that_takes_what_it_can_still_ends(tmp_path: Path
     """It is refused, waits as long as it is told, takes its share of what comes free, and writes the whole table."""
     fleet = plain(25)
     refused, enough = threading.Event(), threading.Event()
-    with Simulator(fleet, quota=Quota(((PER_MINUTE, 60.0),))) as simulator:
+    with Door(Simulator(fleet, quota=Quota(((PER_MINUTE, 60.0),)))) as door:
+        door.sign_in()
 
         def take() -> None:
             """Take all there is, then ask twice a second, whatever the answer is."""
-            with requests.Session() as session:
-                session.verify = simulator.ca_file
-                session.trust_env = False
-                config = simulator.config
-                form = {
-                    "grant_type": "client_credentials",
-                    "scope": SCOPE,
-                    "client_id": config["client_id"],
-                    "client_secret": config["client_secret"],
-                }
-                signed_in = session.post(f"{simulator.url}/{config['tenant_id']}/oauth2/v2.0/token", form, timeout=10)
-                bearer = {"Authorization": f"Bearer {signed_in.json()['access_token']}"}
-                while not enough.wait(0.5 if refused.is_set() else 0):
-                    answer = session.get(f"{simulator.url}/api/machines?$top=1", headers=bearer, timeout=10)
-                    if answer.status_code == TOO_MANY:
-                        refused.set()
+            while not enough.wait(0.5 if refused.is_set() else 0):
+                if door.get("/api/machines", top=1).status_code == TOO_MANY:
+                    refused.set()
 
         other = threading.Thread(target=take, daemon=True)
         other.start()
         try:
             assert refused.wait(30)
             quota = {"requests_per_minute": PER_MINUTE}
-            messages, target = run_tap(tmp_path, simulator, config=quota, timeout=400), Target()
+            messages, target = run_tap(tmp_path, door.simulator, config=quota, timeout=400), Target()
         finally:
             enough.set()
             other.join()

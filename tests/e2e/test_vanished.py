@@ -9,6 +9,7 @@ import pytest
 
 from mde_simulator import ExportShape, Fault, Fleet
 from tests.support import reader
+from tests.support.contract import plain
 from tests.support.nights import StartNights, nights
 from tests.support.singer import Target
 
@@ -16,11 +17,6 @@ __all__ = ["nights"]
 
 KBS, LIST = "/api/machines/*/getmissingkbs", "/api/machines"
 BY_FILE = {"missing_kbs_source": "export"}
-
-
-def plain(machines: int) -> Fleet:
-    """A fleet in which nobody is silent, excluded, or only discovered."""
-    return Fleet(machines, seed=3, discovered=0, excluded=0, silent=0, duplicates=0)
 
 
 # The list

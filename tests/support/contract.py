@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from mde_simulator import Fleet
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mde_simulator import Fleet
-
 Row = dict[str, Any]
 Key = tuple[str, str]
+
+
+def plain(machines: int = 20) -> Fleet:
+    """A fleet in which nobody is silent, excluded, or only discovered, and nobody comes twice."""
+    return Fleet(machines, seed=3, discovered=0, excluded=0, silent=0, duplicates=0)
 
 
 def answers_of(fleet: Fleet) -> dict[str, frozenset[str]]:
