@@ -253,9 +253,9 @@ class RecordWriter:
     def _evidence(self, name: str) -> Record:
         """Paths, as many as fill the width."""
         room = self.shape.width - PLAIN_WIDTH
-        if self.shape.noise:
-            return {"diskPaths": [f"C:\\Program Files\\{name}\\{name}.exe"]}
         disk, registry = f"C:\\Program Files\\{name}\\{name}.exe", f"HKEY_LOCAL_MACHINE\\SOFTWARE\\{name}"
+        if self.shape.noise:  # each record then has a path in the registry of its own
+            return {"diskPaths": [disk]}
         return {
             "diskPaths": [disk] * (room > 0),
             "registryPaths": [registry] * max(0, -(-(room - len(disk) - 10) // (len(registry) + 7))),
