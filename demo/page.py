@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 TENANT = "Microsoft Defender for Endpoint"
+#: What stands where there is no figure, and before a negative one.
+NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 #: Rows of a list; the rest is counted.
 SHOWN = 8
 #: What the newest figures are compared with.
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def fail(reason: str) -> int:
     """Say why, and fail."""
-    print(reason, file=sys.stderr)  # noqa: T201 - what a command says
+    sys.stderr.write(f"{reason}\n")
     return 1
 
 
@@ -194,31 +196,31 @@ class Weeks:
 def number(value: float | None) -> str:
     """A count, or a mean to one decimal."""
     if value is None:
-        return "–"  # noqa: RUF001 - a dash
+        return NONE
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
 def signed(value: float) -> str:
     """A change."""
-    return f"{'+' if value > 0 else '−' if value else ''}{number(abs(value))}"  # noqa: RUF001 - a minus sign
+    return f"{'+' if value > 0 else MINUS if value else ''}{number(abs(value))}"
 
 
 def share(value: float | None) -> str:
     """Percent; not "100%" before it is all, nor "0%" while there is any."""
     if value is None:
-        return "–"  # noqa: RUF001 - a dash
+        return NONE
     percent = round(float(value) * 100)
     return f"{min(max(percent, 1), 99) if 0 < value < 1 else percent}%"
 
 
 def days_of(value: float | None) -> str:
     """A number of days."""
-    return "–" if value is None else f"{value:.1f}"  # noqa: RUF001 - a dash
+    return NONE if value is None else f"{value:.1f}"
 
 
 def length(value: float | None) -> str:
     """The same with its unit."""
-    return "–" if value is None else f"{value:.1f} days"  # noqa: RUF001 - a dash
+    return NONE if value is None else f"{value:.1f} days"
 
 
 def day(value: date | datetime | None, now: datetime | None = None) -> str:

@@ -142,7 +142,8 @@ def _identity() -> _Identity:
 def _make_home(folder: Path | None) -> Path:
     """A new folder that belongs to whoever PostgreSQL will run as, and that they can enter."""
     identity = _identity()
-    places = [folder] if folder else [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - mkdtemp makes a private folder in it
+    others = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nobody can foresee the name that mkdtemp makes in there
+    places = [folder] if folder else [Path(tempfile.gettempdir()), *others]
     for place in places:
         if identity and not _anyone_can_enter(place):
             continue

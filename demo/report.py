@@ -122,7 +122,7 @@ def nights(rows: Iterable[Any]) -> Table:
             str(row.machines_answered),
             f"[bold]{_number(row.open_pairs)}[/]",
             _signed("+", row.opened_pairs, "yellow"),
-            _signed("−", row.installed_pairs, "green"),  # noqa: RUF001 - a minus sign
+            _signed("\N{MINUS SIGN}", row.installed_pairs, "green"),
         )
     return table
 

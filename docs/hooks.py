@@ -1,4 +1,4 @@
-# ruff: noqa: INP001 - MkDocs loads it by its path
+# ruff: noqa: INP001 - MkDocs loads this file by its path, so docs/ need be no package
 """Make one site of docs/ and of the pages that a code host wants elsewhere. For MkDocs alone; knows no tap.
 
 A link to a file that is no page becomes plain text, since the repository's address is not known here; with a `repo_url`

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 # It would import pytest where there is one, for a fixture: ten times the start-up that it takes without.
-sys.modules["pytest"] = None  # type: ignore[assignment]  # how one tells the import system that there is none
-import time_machine  # noqa: E402 - as said
+sys.modules["pytest"] = None  # type: ignore[assignment] # the import system takes None for "there is none"
+import time_machine  # noqa: E402 - not before: it looks for pytest when it is imported
 
 del sys.modules["pytest"]
 
