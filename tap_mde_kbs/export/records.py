@@ -122,7 +122,8 @@ FROM (
         CASE WHEN kb IS NOT NULL THEN hash(cveId) END AS cve,
         CASE WHEN kb IS NOT NULL THEN recommendedSecurityUpdate END AS name,
         CASE WHEN kb IS NOT NULL THEN recommendedSecurityUpdateUrl END AS url,
-        CASE WHEN kb IS NOT NULL AND firstSeenTimestamp >= '2000' THEN firstSeenTimestamp END AS first_seen,
+        CASE WHEN kb IS NOT NULL AND firstSeenTimestamp >= '2000' THEN replace(firstSeenTimestamp, ' ', 'T') END
+            AS first_seen,
         CASE WHEN kb IS NOT NULL THEN {severity} END AS severity,
         CASE WHEN kb IS NOT NULL AND isfinite(TRY_CAST(cvssScore AS DOUBLE)) THEN TRY_CAST(cvssScore AS DOUBLE) END
             AS cvss_score,
@@ -164,7 +165,7 @@ FROM (
         coalesce(list_sort(list(DISTINCT softwareName) FILTER (softwareName <> '')), []) AS products_names,
         max(url) AS url,
         coalesce(list_unique(flatten(list(cves))), 0) AS cve_addressed,
-        min(replace(first_seen, ' ', 'T')) AS first_seen_at
+        min(first_seen) AS first_seen_at
     FROM found
     WHERE deviceId BETWEEN ? AND ?
     GROUP BY ALL

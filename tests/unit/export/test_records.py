@@ -160,6 +160,13 @@ def test_an_update_has_its_number_however_it_is_spelled(records: Records, file: 
     assert [(cve["kb_id"], cve["cve_id"]) for cve in records.kb_cves()] == [("5065429", "CVE-1"), ("5065429", "CVE-2")]
 
 
+def test_the_earliest_time_is_so_however_it_is_spelled(records: Records, file: Path) -> None:
+    """A blank sorts before a T; both in one file, and over two."""
+    spelled = ("2024-01-02 10:00:00", "2024-01-02T09:00:00", "2024-01-02 11:00:00")
+    records.load(write(file, lines(*(record("a", "100", "CVE-1", firstSeenTimestamp=time) for time in spelled))))
+    assert missed(records, "first_seen_at") == [("a", "2024-01-02T09:00:00")]
+
+
 @pytest.mark.parametrize("status", ["New", "Updated", "", None])
 def test_what_a_delta_says_is_new_is_missing(records: Records, file: Path, status: str | None) -> None:
     records.load(write(file, lines(record("a", "100", "CVE-1", status=status))))
