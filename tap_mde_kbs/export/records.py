@@ -50,6 +50,9 @@ MACHINES_AT_ONCE = 5_000
 
 ROWS_AT_ONCE = 2_000
 
+LINES = "newline_delimited"
+"""DuckDB's word for an object a line: quicker to read than objects anywhere, as strict but for a line that is null."""
+
 _NAMES = re.compile(rb'"([A-Za-z]+)"\s*:')
 LONGEST_NAME = 64
 """Bytes of a property's name that is looked for, with what is around it."""
@@ -283,10 +286,11 @@ class Records:
     def _load(self, path: Path) -> None:
         """Take all records of a file, or none."""
         with self._explained():
+            known = spellings(names_in(path, SAMPLE_BYTES))
             for form in _forms(path):
                 try:
-                    rows = self._insert_in_passes(path, form)
-                except self._malformed as error:
+                    rows = self._insert_in_passes(path, form, known)
+                except (*self._malformed, MalformedFileError) as error:
                     reason = re.sub(r" in file \".*?\"", "", str(error).partition("\n")[0])
                 else:
                     break
@@ -296,7 +300,7 @@ class Records:
             msg = "no object in it has a deviceId"
             raise MalformedFileError(msg)
 
-    def _insert_in_passes(self, path: Path, form: str) -> int:
+    def _insert_in_passes(self, path: Path, form: str, known: Sequence[Mapping[str, str]]) -> int:
         """Take the records of a file in as many passes as before, or in more, where memory does not suffice.
 
         Returns:
@@ -305,7 +309,7 @@ class Records:
         while True:
             self._database.begin()
             try:
-                rows = self._insert(path, form)
+                rows = self._insert(path, form, known)
             except BaseException as error:
                 self._database.rollback()
                 if not isinstance(error, self._no_memory) or self._passes == MOST_PASSES:
@@ -370,12 +374,26 @@ class Records:
         """Which CVEs each update closes, and how bad they are at the worst over all machines; records by column."""
         return self._rows(_KB_CVES)
 
-    def _insert(self, path: Path, form: str) -> int:
-        """Take the records of a file, however its properties are spelled; returns how many rows they became."""
+    def _insert(self, path: Path, form: str, known: Sequence[Mapping[str, str]]) -> int:
+        """Take the records of a file, however its properties are spelled.
+
+        Args:
+            path: The file.
+            form: One of its `_forms`.
+            known: The spellings that its beginning has.
+
+        Returns:
+            How many rows of `found` they became.
+
+        Raises:
+            MalformedFileError: A line may be `null`, which this form takes for a record.
+        """
         self._met_strangers()
-        known = spellings(names_in(path, SAMPLE_BYTES))
         rows = sum(self._insert_spelled(path, form, names) for names in known)
         if self._met_strangers():
+            if form == LINES:
+                msg = "a line in it may be no object"
+                raise MalformedFileError(msg)
             more = [names for names in spellings(names_in(path)) if names not in known]
             rows += sum(self._insert_spelled(path, form, names) for names in more)
         return rows
@@ -485,7 +503,7 @@ def _forms(path: Path) -> Sequence[str]:
     """How a file's objects may stand in it, as DuckDB calls that; the quickest first, which is strict."""
     with opened(path) as file:
         is_array = file.read(SAMPLE_BYTES).lstrip()[:1] == b"["
-    return ("array",) if is_array else ("newline_delimited", "unstructured")
+    return ("array",) if is_array else (LINES, "unstructured")
 
 
 def _ranked(name: str, order: Sequence[str]) -> str:

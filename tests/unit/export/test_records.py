@@ -318,8 +318,10 @@ def test_every_way_to_write_the_same_is_read(records: Records, file: Path, text:
         '{"Device": "a"}\n',
         "<html></html>",
         '{"value": []}',
+        'null\n{"DeviceId": "a"}\n',
+        '{"DeviceId": "a"}\nnull\n{"DeviceId": "b"}\n',
     ],
-    ids=["cut", "a number", "a word", "another property", "a page", "an answer"],
+    ids=["cut", "a number", "a word", "another property", "a page", "an answer", "null first", "null between"],
 )
 def test_of_a_malformed_file_nothing_is_taken(records: Records, file: Path, text: str) -> None:
     with pytest.raises(MalformedFileError):
