@@ -18,7 +18,7 @@ import json
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,6 +219,7 @@ class Records:
 
         self._asked_at = 0
         self._passes = 1
+        self._thread = ThreadPoolExecutor(1)
         self._malformed = (duckdb.InvalidInputException, duckdb.ConversionException)
         self._no_memory = duckdb.OutOfMemoryException
         self._error = duckdb.Error
@@ -257,8 +258,10 @@ class Records:
 
     def close(self) -> None:
         """Remove everything from disk."""
-        self._database.close()
-        self._temporary.cleanup()
+        with signals_held():  # DuckDB crashes when it is closed while the thread is in a query: that is waited for
+            self._thread.shutdown(cancel_futures=True)
+            self._database.close()
+            self._temporary.cleanup()
 
     def load(self, path: Path) -> int:
         """Take all records of a file, or none: JSON objects, which may span lines, gzipped if the name says so.
@@ -355,20 +358,14 @@ class Records:
             self._database.execute(_MISSED_ON)
         machine_ids = [machine_id for machine_id in self.machines() if machine_id >= first]
         starts = range(0, len(machine_ids), MACHINES_AT_ONCE)
-        parts = iter([machine_ids[start : start + MACHINES_AT_ONCE] for start in starts])
-        with ThreadPoolExecutor(1) as thread:
-
-            def begun() -> list[Future[DuckDBPyConnection]]:
-                """The query of the next part, if there is one, under way."""
-                with signals_held():  # the thread that is started here must not get one
-                    return [thread.submit(self._asked, _MISSING, [part[0], part[-1]]) for part in islice(parts, 1)]
-
-            ahead = begun()
-            while ahead:
-                rows = self._rows_of(ahead.pop().result())
-                ahead = begun()
-                for machine_id, found in groupby(rows, key=itemgetter("machine_id")):
-                    yield machine_id, [row for row in found if row["id"] is not None]
+        parts = (machine_ids[start : start + MACHINES_AT_ONCE] for start in starts)
+        begun = (self._begun(_MISSING, [part[0], part[-1]]) for part in parts)
+        ahead = next(begun, None)
+        while ahead:
+            rows = self._rows_of(ahead.result())
+            ahead = next(begun, None)
+            for machine_id, found in groupby(rows, key=itemgetter("machine_id")):
+                yield machine_id, [row for row in found if row["id"] is not None]
 
     def kb_cves(self) -> Iterator[dict[str, Any]]:
         """Which CVEs each update closes, and how bad they are at the worst over all machines; records by column."""
@@ -431,6 +428,11 @@ class Records:
         """The cursor of a query: one of its own, since other queries may run in between."""
         with self._explained():
             return self._database.cursor().execute(sql, parameters)
+
+    def _begun(self, sql: str, parameters: Sequence[Any]) -> Future[DuckDBPyConnection]:
+        """A query under way in the thread; its cursor, when it is there."""
+        with signals_held():  # the thread, if it is started here, must not get one
+            return self._thread.submit(self._asked, sql, parameters)
 
     def _rows_of(self, cursor: DuckDBPyConnection) -> Iterator[dict[str, Any]]:
         """What is left of a query's rows, by column."""

@@ -7,6 +7,7 @@ import json
 import stat
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -18,7 +19,7 @@ from tap_mde_kbs.export import records as module
 from tap_mde_kbs.export.records import PROPERTIES, Records, require_duckdb, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -360,6 +361,30 @@ def test_machines_are_grouped_a_few_at_a_time(records: Records, file: Path, monk
     found = [(one, tuple(kb[name] for name in columns)) for one, kbs in records.missing() for kb in kbs]
     assert found == expected
     assert next(records.missing("c"))[0] == "c"
+
+
+def test_who_stops_while_the_next_machines_are_grouped_closes_nothing_under_that_query(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB 1.2 crashed with the process; 2.0 raised what hid the reason to stop, and left the folder behind."""
+    monkeypatch.setattr(module, "MACHINES_AT_ONCE", 1)
+    ended: list[int] = []
+
+    class Slow(Records):
+        def _asked(self, sql: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+            if parameters == ["b", "b"]:
+                time.sleep(0.3)
+            cursor = super()._asked(sql, parameters)
+            ended.extend([1] * (parameters == ["b", "b"]))
+            return cursor
+
+    with Slow() as records:
+        records.load(write(file, lines(*(record(one, "100", "CVE-1") for one in "abc"))))
+        missing = records.missing()
+        assert next(missing)[0] == "a"
+        assert not ended
+    assert ended
+    assert not records.folder.exists()
 
 
 def test_what_does_not_fit_into_memory_is_read_in_passes(file: Path) -> None:
