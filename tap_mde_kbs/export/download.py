@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+T = TypeVar("T")
+
 PIECE_BYTES = 2**18
 SLOWEST_BYTES_A_SECOND = 2**14
 """A file that comes more slowly than this, however steadily, is as good as one that does not come."""
@@ -47,8 +49,20 @@ REASON_BYTES = 2**12
 BLANK = b" \t\r\n[]\xef\xbb\xbf"
 """Of a file that holds no more than these nobody would say that it has a record: with a byte order mark, or `[]`."""
 
+LONGEST_LINE_BYTES = 2**22
+"""A file with a longer line is not one of lines: DuckDB 1.2 never ends over one of more than 16 MiB."""
+
 GZIP = 31
 """For zlib: with the header and the checksum of gzip."""
+
+
+class Content(NamedTuple):
+    """What was seen of a file when it was checked."""
+
+    has_any: bool
+    """Whether there is anything in it but blanks."""
+    is_in_lines: bool
+    """Whether no line of it is longer than `LONGEST_LINE_BYTES`."""
 
 
 class Downloader:
@@ -65,13 +79,10 @@ class Downloader:
 
     def probe(self, link: str) -> None:
         """Begin to fetch a file, and leave it at that; raises as `fetch` does."""
-        self._get(link, lambda _: False)
+        self._get(link, lambda _: None)
 
-    def fetch(self, link: str, path: Path) -> bool:
+    def fetch(self, link: str, path: Path) -> Content:
         """Save a gzip file at `path`, checked to its end.
-
-        Returns:
-            Whether there is anything in it.
 
         Raises:
             ExpiredLinkError: HTTP 403.
@@ -82,7 +93,7 @@ class Downloader:
         with path.open("wb") as file:
             return self._get(link, lambda response: self._save(response, file))
 
-    def _get(self, link: str, save: Callable[[requests.Response], bool]) -> bool:
+    def _get(self, link: str, save: Callable[[requests.Response], T]) -> T:
         where, session = shown(link), self._session(link)
         try:
             with session, session.get(link, stream=True) as response:
@@ -113,10 +124,10 @@ class Downloader:
         session.headers.update({"User-Agent": self._user_agent, "Accept-Encoding": "identity"})
         return session
 
-    def _save(self, response: requests.Response, file: BinaryIO) -> bool:
+    def _save(self, response: requests.Response, file: BinaryIO) -> Content:
         """Write the body as it comes, and inflate it on the way, to nowhere: that proves it whole."""
         started, size, anything = time.monotonic(), 0, False
-        inflater = inflating.decompressobj(GZIP)
+        inflater, lines = inflating.decompressobj(GZIP), Lines()
         for piece in response.raw.stream(PIECE_BYTES, decode_content=False):
             file.write(piece)
             size += len(piece)
@@ -129,12 +140,32 @@ class Downloader:
                     inflater = inflating.decompressobj(GZIP)
                 some = inflater.decompress(rest, MOST_INFLATED_BYTES)
                 anything = anything or bool(some.strip(BLANK))
+                lines.go_on(some)
                 rest = inflater.unused_data or inflater.unconsumed_tail
         anything = anything or bool(inflater.flush().strip(BLANK))
         if size and not inflater.eof:
             msg = f"{shown(response.url)} is cut short: its gzip has no end"
             raise BrokenFileError(msg)
-        return anything
+        return Content(has_any=anything, is_in_lines=lines.are_short)
+
+
+class Lines:
+    """How long the lines of a text are, which comes in pieces."""
+
+    def __init__(self) -> None:
+        self.are_short = True
+        """Whether none of them is longer than `LONGEST_LINE_BYTES`, so far."""
+        self._begun = 0
+
+    def go_on(self, piece: bytes) -> None:
+        """Look at the next piece: only as often as there could be a line that is too long."""
+        start = 0
+        while self.are_short and self._begun + len(piece) - start > LONGEST_LINE_BYTES:
+            end = piece.rfind(b"\n", start, start + LONGEST_LINE_BYTES - self._begun + 1)
+            self.are_short = end >= 0
+            start, self._begun = end + 1, 0
+        end = piece.rfind(b"\n", start)
+        self._begun = len(piece) - end - 1 if end >= 0 else self._begun + len(piece) - start
 
 
 def shown(link: str) -> str:

@@ -15,7 +15,7 @@ import threading
 import time
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tap_mde_kbs.errors import (
     API_REMEDIES,
@@ -53,6 +53,13 @@ RENEWALS = 3
 """How many lists in a row are asked for when the links of each are refused."""
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+class Fetched(NamedTuple):
+    """A file that was fetched whole."""
+
+    path: Path
+    is_in_lines: bool
 
 
 class FileReader:
@@ -121,16 +128,16 @@ class FileReader:
                     self._log.info("%d of %d files read, %d records.", number, len(names), records.count)
         return empty
 
-    def _take(self, name: str, pool: Threads[Path | None], links: Links, records: Records) -> bool:
+    def _take(self, name: str, pool: Threads[Fetched | None], links: Links, records: Records) -> bool:
         """Take the records of a file that is being fetched; where it is malformed, it is fetched again.
 
         Returns:
             Whether there was anything in it.
         """
         tries_left = TRIES
-        while path := pool.result(name):
+        while fetched := pool.result(name):
             try:
-                if mended := records.load(path):
+                if mended := records.load(fetched.path, is_in_lines=fetched.is_in_lines):
                     self._log.warning(MENDED, shown(links.link(name)), mended)
             except MalformedFileError as error:
                 tries_left -= 1
@@ -139,15 +146,15 @@ class FileReader:
             else:
                 return True
             finally:
-                path.unlink()
+                fetched.path.unlink()
         self._log.warning("%s is still empty after a minute: loaded as empty.", shown(links.link(name)))
         return False
 
-    def _fetch(self, links: Links, folder: Path, name: str) -> Path | None:
+    def _fetch(self, links: Links, folder: Path, name: str) -> Fetched | None:
         """Fetch a file, in a thread.
 
         Returns:
-            Its path, checked to be whole; None if it stays empty.
+            The file, checked to be whole; None if it stays empty.
         """
         path = folder / f"{threading.get_ident()}-{time.monotonic_ns()}.json.gz"
         looks_left, tries_left = LOOKS, TRIES
@@ -155,9 +162,10 @@ class FileReader:
             self._client.check_time()
             link = links.link(name)
             try:
-                if self._downloader.fetch(link, path):
+                content = self._downloader.fetch(link, path)
+                if content.has_any:
                     links.accepted()
-                    return path
+                    return Fetched(path, content.is_in_lines)
                 looks_left -= 1
                 if not looks_left:
                     return None

@@ -51,7 +51,10 @@ MACHINES_AT_ONCE = 5_000
 ROWS_AT_ONCE = 2_000
 
 LINES = "newline_delimited"
-"""DuckDB's word for an object a line: quicker to read than objects anywhere, as strict but for a line that is null."""
+"""DuckDB's word for an object a line: quicker to read than objects anywhere, as strict but for a line that is null.
+
+DuckDB 1.2 never ends, whatever signal it gets, where a line is longer than its `maximum_object_size` of 16 MiB.
+"""
 
 _NAMES = re.compile(rb'"([A-Za-z]+)"\s*:')
 LONGEST_NAME = 64
@@ -263,8 +266,12 @@ class Records:
             self._database.close()
             self._temporary.cleanup()
 
-    def load(self, path: Path) -> int:
+    def load(self, path: Path, *, is_in_lines: bool = True) -> int:
         """Take all records of a file, or none: JSON objects, which may span lines, gzipped if the name says so.
+
+        Args:
+            path: The file.
+            is_in_lines: Whether it is known to have no line of many megabytes.
 
         Returns:
             How many places in its strings were mended: broken text is not a broken file.
@@ -273,24 +280,24 @@ class Records:
             MalformedFileError: It holds anything else, or no object with a `deviceId`.
         """
         try:
-            self._load(path)
+            self._load(path, is_in_lines=is_in_lines)
         except MalformedFileError:
             mended = path.with_name(f"{path.name}.mended.gz")
             try:
                 count = mend(path, mended)
                 if not count:
                     raise
-                self._load(mended)
+                self._load(mended, is_in_lines=is_in_lines)
             finally:
                 mended.unlink(missing_ok=True)
             return count
         return 0
 
-    def _load(self, path: Path) -> None:
+    def _load(self, path: Path, *, is_in_lines: bool) -> None:
         """Take all records of a file, or none."""
         with self._explained():
             known = spellings(names_in(path, SAMPLE_BYTES))
-            for form in _forms(path):
+            for form in _forms(path, is_in_lines=is_in_lines):
                 try:
                     rows = self._insert_in_passes(path, form, known)
                 except (*self._malformed, MalformedFileError) as error:
@@ -501,11 +508,13 @@ def _in_case_of(other: str, name: str) -> str:
     return name[0].upper() + name[1:] if other[0].isupper() else name
 
 
-def _forms(path: Path) -> Sequence[str]:
+def _forms(path: Path, *, is_in_lines: bool) -> Sequence[str]:
     """How a file's objects may stand in it, as DuckDB calls that; the quickest first, which is strict."""
     with opened(path) as file:
         is_array = file.read(SAMPLE_BYTES).lstrip()[:1] == b"["
-    return ("array",) if is_array else (LINES, "unstructured")
+    if is_array:
+        return ("array",)
+    return (LINES, "unstructured") if is_in_lines else ("unstructured",)
 
 
 def _ranked(name: str, order: Sequence[str]) -> str:

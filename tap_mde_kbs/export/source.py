@@ -103,8 +103,11 @@ class ExportSource:
         if not is_due(export.made_at):
             yield None
             return
+        started = time.monotonic()
         export, records, empty_files = self._read_newest(export)
         with records:
+            seconds = time.monotonic() - started
+            self._log.info("Export of %s: %d records read in %d s.", export.made_at, records.count, seconds)
             yield Loaded(records, export.made_at, self._client.check_time, self._unlisted, empty_files)
 
     def _read_newest(self, export: Export) -> tuple[Export, Records, int]:
@@ -113,17 +116,12 @@ class ExportSource:
         Returns:
             The export, its records, and how many of its files stayed empty.
         """
-        started = time.monotonic()
         for _ in range(EXPORTS):
             try:
-                records, empty_files = self._read(export)
+                return export, *self._read(export)
             except SupersededError as error:
                 export = error.newer
                 self._log.warning("There is a newer export, of %s: starting over.", export.made_at)
-            else:
-                seconds = time.monotonic() - started
-                self._log.info("Export of %s: %d records read in %d s.", export.made_at, records.count, seconds)
-                return export, records, empty_files
         msg = f"The files of {EXPORTS} exports were gone before they were read."
         raise ApiError(msg, "Run again; if that goes on, set missing_kbs_source to export_json.")
 

@@ -138,7 +138,7 @@ def first_file(client: Client, user_agent: str) -> Look:
     export = calls.newest_export(client)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "first.json.gz"
-        if Downloader(client.timeout, user_agent).fetch(next(iter(export.links.values())), path):
+        if Downloader(client.timeout, user_agent).fetch(next(iter(export.links.values())), path).has_any:
             with gzip.open(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
                 look.take(_records(islice(lines, RECORDS), look))
     return look

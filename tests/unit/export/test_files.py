@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, TypeVar
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3 import HTTPResponse
 
 from tap_mde_kbs.api.client import Client
 from tap_mde_kbs.errors import ApiError, ExpiredLinkError, ShapeError, SupersededError
+from tap_mde_kbs.export import download
 from tap_mde_kbs.export.calls import Export
-from tap_mde_kbs.export.download import Downloader, shown
+from tap_mde_kbs.export.download import Content, Downloader, Lines, shown
 from tap_mde_kbs.export.files import RENEWALS, FileReader, Links
 from tap_mde_kbs.export.records import Records
 from tap_mde_kbs.patience import Patience
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    import requests
+
+T = TypeVar("T")
 
 TIME = "2026-01-01T00:00:00.000000Z"
 FIRST = Export(TIME, {"/a 0": "https://x/a?first"})
@@ -31,12 +44,12 @@ class OldLinksRefused(Downloader):
         super().__init__(1, "test")
         self.refused = 0
 
-    def fetch(self, link: str, path: Path) -> bool:
+    def fetch(self, link: str, path: Path) -> Content:
         if "first" in link:
             self.refused += 1
             raise ExpiredLinkError(link)
         path.write_bytes(gzip.compress(json.dumps({"deviceId": link}).encode()))
-        return True
+        return Content(has_any=True, is_in_lines=True)
 
 
 class Reader(FileReader):
@@ -108,3 +121,27 @@ def test_a_signature_is_never_shown() -> None:
 def test_a_link_that_is_not_to_an_https_host_is_not_followed(link: str, tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="not on an https host"):
         Downloader(1, "test").fetch(link, tmp_path / "file")
+
+
+@given(text=st.text("a\n", max_size=100), cuts=st.lists(st.integers(0, 100)))
+def test_a_line_that_is_too_long_is_seen_wherever_a_piece_ends(text: str, cuts: list[int]) -> None:
+    lines, places = Lines(), [0, *sorted(cuts), len(text)]
+    with mock.patch.object(download, "LONGEST_LINE_BYTES", 16):
+        for start, end in pairwise(places):
+            lines.go_on(text[start:end].encode())
+    assert lines.are_short == (max(map(len, text.split("\n"))) <= 16)
+
+
+def test_a_file_that_is_one_long_line_is_read() -> None:
+    """DuckDB 1.2 never ends over it when it is told that there are lines."""
+
+    class Stored(Downloader):
+        def _get(self, link: str, save: Callable[[requests.Response], T]) -> T:
+            body = gzip.compress(
+                b"".join(b'{"deviceId": "%d", "x": "%s"}' % (n, b"x" * 10_000) for n in range(3_600)), 1
+            )
+            return save(SimpleNamespace(raw=HTTPResponse(io.BytesIO(body), preload_content=False), url=link))  # type: ignore[arg-type] # as much of one as is read
+
+    with Records() as records:
+        Reader(Stored(60, "test"), FIRST).read(FIRST, records)
+        assert len(records.machines()) == 3_600
