@@ -40,19 +40,36 @@ CHECKS = """
     FROM ({pairs}) AS pairs
     GROUP BY machine, night, checked_at
 """
+SWEEPS = """
+    INSERT INTO mde.sweeps (
+        sweep, source, began_at, ended_at, listing, listed_at, machines_listed, machines_asked, machines_answered,
+        missing_pairs, is_complete, is_believed, verdict
+    )
+    SELECT
+        1767225600 + night * 86400, 'per_machine', began_at, began_at + {machines} * INTERVAL '1 second',
+        1767225600 + night * 86400, began_at, {machines}, {machines}, {machines}, {machines} * {kbs}, true, true,
+        'believed'
+    FROM (
+        SELECT night, TIMESTAMP '2026-01-01 01:00:00' + night * INTERVAL '1 day' AS began_at
+        FROM generate_series({first_night}, {last_night}) AS nights (night)
+    ) AS sweeps
+"""
 FORGET = "DELETE FROM mde.missing_kbs; DELETE FROM mde.machines"
 MISSING_KBS = """
-    INSERT INTO mde.missing_kbs (machine_id, id, name, cve_addressed, checked_at)
-    SELECT 'machine-' || machine, kb_id, 'Update ' || kb_id, CAST(kb_id AS INTEGER) % 40, max(checked_at)
+    INSERT INTO mde.missing_kbs (machine_id, id, name, cve_addressed, checked_at, sweep)
+    SELECT
+        'machine-' || machine, kb_id, 'Update ' || kb_id, CAST(kb_id AS INTEGER) % 40, max(checked_at),
+        1767225600 + max(night) * 86400
     FROM ({pairs}) AS pairs
     GROUP BY machine, kb_id
 """
 MACHINES = """
-    INSERT INTO mde.machines (id, computer_dns_name, rbac_group_name, onboarding_status, last_seen, listed_at)
+    INSERT INTO mde.machines (id, computer_dns_name, rbac_group_name, onboarding_status, last_seen, listed_at, listing)
     SELECT
         'machine-' || machine, 'machine-' || machine || '.contoso.example', 'Group ' || machine % 20, 'Onboarded',
         TIMESTAMP '2026-01-01 00:00:00' + {last_night} * INTERVAL '1 day',
-        TIMESTAMP '2026-01-01 01:00:00' + {last_night} * INTERVAL '1 day'
+        TIMESTAMP '2026-01-01 01:00:00' + {last_night} * INTERVAL '1 day',
+        1767225600 + {last_night} * 86400
     FROM generate_series(0, {machines} - 1) AS machines (machine)
 """
 ARRAYS = {"postgres": "array_agg(kb_id)", "duckdb": "to_json(list(kb_id))"}
@@ -76,6 +93,7 @@ def add_nights(warehouse: Warehouse, first: int, last: int, machines: int, kbs: 
 
     warehouse.run(
         CHECKS.format(array=ARRAYS[warehouse.name], pairs=pairs(first)),
+        SWEEPS.format(machines=machines, kbs=kbs, first_night=first, last_night=last),
         *FORGET.split(";"),
         MISSING_KBS.format(pairs=pairs(1)),
         MACHINES.format(machines=machines, last_night=last),
@@ -102,7 +120,7 @@ def main() -> None:
     columns: dict[str, dict[str, float]] = {}
     with warehouses() as both:
         for warehouse in both:
-            warehouse.load(Tenant())
+            warehouse.load(Tenant(sweeps=[]))
             add_nights(warehouse, 1, options.nights - 1, options.machines, options.kbs)
             columns[f"{warehouse.name}, first"] = build(warehouse)
             add_nights(warehouse, options.nights, options.nights, options.machines, options.kbs)

@@ -14,7 +14,7 @@ MACHINES, KBS, NIGHTS = 5, 3, 30
 
 
 def test_every_machine_lacks_as_many_updates_every_night_and_they_change(warehouse: Warehouse) -> None:
-    warehouse.load(Tenant())
+    warehouse.load(Tenant(sweeps=[]))
     add_nights(warehouse, 1, NIGHTS - 1, MACHINES, KBS)
     add_nights(warehouse, NIGHTS, NIGHTS, MACHINES, KBS)
     nights = (
