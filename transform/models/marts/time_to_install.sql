@@ -1,3 +1,9 @@
+{%- set segments = {
+    'all': 'everything',
+    'kb': 'kb_id',
+    'group': 'rbac_group_name',
+    'month': 'install_month'
+} -%}
 with
 
 machines as (
@@ -9,39 +15,32 @@ machines as (
 installs as (
 
     select
-        tenant,
-        machine_id,
-        kb_id,
-        installed_by,
-        days_missing
-    from {{ ref('kb_episodes') }}
-    where
-        status = 'installed'
-        and first_missed_at_is_known
-
-),
-
-segments as (
-
-    select 'all' as segment_kind, 'all' as segment, days_missing from installs
-    union all
-    select 'kb', kb_id, days_missing from installs
-    union all
-    select 'group', coalesce(machines.rbac_group_name, '(none)'), installs.days_missing
-    from installs
+        'all' as everything,
+        episodes.kb_id,
+        coalesce(machines.rbac_group_name, '(none)') as rbac_group_name,
+        {{ year_and_month('episodes.installed_by') }} as install_month,
+        episodes.days_missing
+    from {{ ref('kb_episodes') }} as episodes
     left join machines
-        on installs.tenant = machines.tenant
-        and installs.machine_id = machines.machine_id
-    union all
-    select 'month', {{ year_and_month('installed_by') }}, days_missing from installs
+        on episodes.tenant = machines.tenant
+        and episodes.machine_id = machines.machine_id
+    where
+        episodes.status = 'installed'
+        and episodes.first_missed_at_is_known
 
 )
 
+-- Each by itself: all in one group-by is more to sort.
+{% for segment_kind, segment in segments.items() %}
+{% if not loop.first -%}
+union all
+{% endif -%}
 select
-    segment_kind,
-    segment,
+    '{{ segment_kind }}' as segment_kind,
+    {{ segment }} as segment,
     count(*) as installs,
     avg(days_missing) as mean_days,
     percentile_cont(0.5) within group (order by days_missing) as median_days
-from segments
-group by segment_kind, segment
+from installs
+group by {{ segment }}
+{% endfor %}
