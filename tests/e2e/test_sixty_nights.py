@@ -2,8 +2,9 @@
 
 A night may be skipped, killed half-way, meet machines that answer 404 or nothing, or read an export; machines come and
 leave, fall silent, are excluded, go out of sight and return; updates are installed, and come back. One night everybody
-answers with an empty list, one night a device group is not listed, and one night the host's clock is a day ahead. One
-warehouse has dbt run night by night, the other for the first time after the last.
+answers with an empty list, one night a device group is not listed, and one night the host's clock is a day ahead. The
+advisory feeds are read every night, too. One warehouse has dbt run night by night, the other for the first time after
+the last.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import json
 import random
 import signal
 import subprocess
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, field, fields, replace
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo.clock import environment_at
 from mde_simulator import Fault, Fleet
+from mde_simulator.feeds.feeds import NAMES
+from mde_simulator.feeds.public import is_exploited
 from tests.support.contract import answers_of
 from tests.support.environments import settings_of
 from tests.support.pipeline import Interrupt
 from tests.support.singer import HURRIED
+from tests.transform.advisories import Advisories, Epss, Kev, MsrcCve, MsrcKb, MsrcKbCve
 from tests.transform.marts import assert_true
 from tests.transform.truth import Check, KbCve, Machine, MissingKb, Sweep, Tenant, Truth
 from tests.transform.warehouses import OnDuckDb, OnPostgres, Warehouse, default_deadlines
@@ -54,6 +58,18 @@ EXPORTS_FROM = 15
 BEFORE_NIGHT = timedelta(hours=1.5)
 """So much older than the night is the export that it reads."""
 
+FEEDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
+    "msrc_kbs": (MsrcKb, ("kb_id", "document_id")),
+    "msrc_kb_cves": (MsrcKbCve, ("kb_id", "cve_id", "document_id")),
+    "msrc_cves": (MsrcCve, ("id", "document_id")),
+    "kev": (Kev, ("cve_id",)),
+    "epss": (Epss, ("cve_id",)),
+}
+"""The row of each of their streams, and its key."""
+SCORES = 500
+LEAST_SCORE = 0.1
+"""What `epss_min` is by default."""
+
 COLUMNS = {
     "computer_dns_name": "computerDnsName",
     "os_platform": "osPlatform",
@@ -68,6 +84,15 @@ COLUMNS = {
 def naive(text: str) -> datetime:
     """A time as warehouses have it: UTC, without saying so."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def in_columns(name: str, value: Any) -> Any:
+    """A value of a feed's record as warehouses have it."""
+    if name == "read_at":
+        return naive(value)
+    if value is not None and (name.endswith("_on") or name == "document_month"):
+        return date.fromisoformat(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass
@@ -86,6 +111,8 @@ class History:
     told_first_seen: dict[Pair, datetime] = field(default_factory=dict)
     """What exports ever said, as a model of its own keeps it; the raw table forgets."""
     cves: dict[tuple[str, str], KbCve] = field(default_factory=dict)
+    feeds: dict[str, dict[tuple[str, ...], Any]] = field(default_factory=lambda: {stream: {} for stream in FEEDS})
+    """What a run read, by stream and key; at the end it has to be what the simulator publishes."""
     whole: dict[int, dict[str, str]] = field(default_factory=dict)
     """Of each sweep that the run of one night began and finished: every machine's outcome."""
 
@@ -153,6 +180,10 @@ class History:
             if first_seen:
                 told = (SCHEMA, *pair)
                 self.told_first_seen[told] = min(first_seen, self.told_first_seen.get(told, first_seen))
+        for stream, (kind, key) in FEEDS.items():
+            for record in records(run, stream):
+                row = kind(**{each.name: in_columns(each.name, record[each.name]) for each in fields(kind)})
+                self.feeds[stream][tuple(record[name] for name in key)] = row
         last = [message["value"] for message in run.messages if message["type"] == "STATE"][-1]
         sweep = last["bookmarks"]["missing_kbs"]["sweep"]
         # A run that went on with another night's sweep then began this one.
@@ -180,7 +211,24 @@ class History:
             [*self.rows.values()],
             [*self.cves.values()],
             [*self.sweeps.values()],
+            advisories=Advisories(**{stream: tuple(rows.values()) for stream, rows in self.feeds.items()}),
         )
+
+    def assert_feeds_are_true(self) -> None:
+        """All that was read in sixty nights is what is published after them."""
+        assert all(self.feeds.values())
+        public, kbs = self.simulator.feeds, self.feeds["msrc_kbs"].values()
+        closes = {(kb_id, cve_id) for kb_id, cves in public.closes().items() for cve_id in cves}
+        assert {(row.kb_id, row.cve_id) for row in self.feeds["msrc_kb_cves"].values()} >= closes
+        assert {row.kb_id: {*row.supersedes} for row in kbs if row.kb_id in public.supersedes()} == {
+            kb_id: {*kb_ids} for kb_id, kb_ids in public.supersedes().items()
+        }
+        exploited = {row.id for row in self.feeds["msrc_cves"].values() if row.exploited}
+        assert exploited == {cve_id for _, cve_id in closes if is_exploited(cve_id)}
+        assert {row.cve_id: row.added_on for row in self.feeds["kev"].values()} == public.known_exploited()
+        newest = max(row.read_at for row in self.feeds["epss"].values())
+        scores = {row.cve_id: row.epss for row in self.feeds["epss"].values() if row.read_at == newest}
+        assert scores == {cve_id: score for cve_id, score in public.today_scores().items() if score >= LEAST_SCORE}
 
     def checks(self, warehouse: Warehouse) -> list[Check]:
         """The checks that a warehouse has, each with what the simulator says that the machine lacked then.
@@ -316,7 +364,7 @@ def test_every_mart_is_right_to_the_row(
     def before_night() -> float:
         return (fleet.now - BEFORE_NIGHT).timestamp()
 
-    simulator = simulate(fleet, export_clock=before_night)
+    simulator = simulate(fleet, export_clock=before_night, advisory_feeds=NAMES, epss_rows=SCORES)
     pipeline, _ = connect(simulator, {"default_target_schema": SCHEMA}, patience=replace(HURRIED, state=0.1))
     history = History(simulator)
     nights = Nights(pipeline, history)
@@ -326,6 +374,7 @@ def test_every_mart_is_right_to_the_row(
         if exported or night in {4, 30, 31, NIGHTS}:
             on_postgres.build_models()
     assert min(nights.kinds.values()) >= 3, nights.kinds
+    history.assert_feeds_are_true()
     told = Truth([history.tenant(history.checks(on_postgres))], default_deadlines(), history.told_first_seen)
     assert_true(on_postgres, told)
     on_postgres.build_models("--full-refresh")
