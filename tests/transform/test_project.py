@@ -266,6 +266,7 @@ def test_the_models_of_an_earlier_version_are_gone_on_with(warehouse: Warehouse)
         *(f"DROP TABLE analytics_intermediate.{table} CASCADE" for table in ("int_known_sweeps", "int_sweeps")),
         "ALTER TABLE analytics_intermediate.int_kb_episodes DROP COLUMN tenant",
         "ALTER TABLE analytics_intermediate.int_kb_episodes DROP COLUMN last_missed_in",
+        "ALTER TABLE analytics_intermediate.int_kb_episodes DROP COLUMN episode_number",
         f"ALTER TABLE {kept} DROP COLUMN tenant",
         f"UPDATE {kept} SET first_seen_at = TIMESTAMP '0001-01-01' WHERE kb_id = '2'",  # noqa: S608 - as above
     )

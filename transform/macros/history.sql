@@ -4,7 +4,7 @@
     {%- set goes_on = false -%}
     {%- if execute and is_incremental() -%}
         {%- set known_sweeps = load_relation(this.incorporate(path={'identifier': 'int_known_sweeps'})) -%}
-        {%- set goes_on = known_sweeps is not none and tap_mde_kbs.has_column(this, 'last_missed_in') -%}
+        {%- set goes_on = known_sweeps is not none and tap_mde_kbs.has_column(this, 'episode_number') -%}
     {%- endif -%}
     {{- return(goes_on) -}}
 {% endmacro %}
@@ -71,6 +71,23 @@
 
         ),
 
+        -- Mostly none: the newest sweep is of no machine's past.
+        changed_past as (
+
+            select changed.*
+            from changed
+            inner join (
+                select
+                    tenant,
+                    max(known_sweep) as known_sweep
+                from known
+                group by tenant
+            ) as newest
+                on changed.tenant = newest.tenant
+                and changed.sweep <= newest.known_sweep
+
+        ),
+
         changed_answers as (
 
             select answers.*
@@ -90,7 +107,7 @@
                 changed.sweep,
                 coalesce(episodes.installed_by, episodes.last_missed_at) as told_at
             from {{ this }} as episodes
-            inner join changed
+            inner join changed_past as changed
                 on episodes.tenant = changed.tenant
                 and coalesce(episodes.installed_in, episodes.last_missed_in) = changed.sweep
 
@@ -144,7 +161,7 @@
             checks.tenant,
             checks.machine_id
         from {{ ref('stg_checks') }} as checks
-        inner join changed
+        inner join changed_past as changed
             on checks.tenant = changed.tenant
             and checks.sweep = changed.sweep
         inner join known

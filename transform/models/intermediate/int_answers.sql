@@ -1,11 +1,5 @@
+-- The checks are named twice, not in one CTE: PostgreSQL writes such a one down, and a reader's filter goes no further.
 with
-
-checks as (
-
-    select * from {{ ref('stg_checks') }}
-    where outcome = 'answered'
-
-),
 
 sweeps as (
 
@@ -24,11 +18,12 @@ told_again as (
             partition by checks.tenant, checks.machine_id, checks.checked_at
             order by sweeps.is_unbelieved asc, checks.sweep desc
         ) as preference
-    from checks
+    from {{ ref('stg_checks') }} as checks
     inner join sweeps
         on checks.tenant = sweeps.tenant
         and checks.sweep = sweeps.sweep
         and sweeps.is_overlapping
+    where checks.outcome = 'answered'
 
 )
 
@@ -40,7 +35,7 @@ select
     checks.missing_kbs,
     checks.missing_kb_ids,
     coalesce(sweeps.is_unbelieved, false) as is_unbelieved
-from checks
+from {{ ref('stg_checks') }} as checks
 left join sweeps
     on checks.tenant = sweeps.tenant
     and checks.sweep = sweeps.sweep
@@ -48,4 +43,6 @@ left join told_again
     on checks.tenant = told_again.tenant
     and checks.machine_id = told_again.machine_id
     and checks.sweep = told_again.sweep
-where coalesce(told_again.preference, 1) = 1
+where
+    checks.outcome = 'answered'
+    and coalesce(told_again.preference, 1) = 1

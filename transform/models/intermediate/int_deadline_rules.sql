@@ -25,14 +25,44 @@ rules as (
 
 ),
 
--- Pairs that no rule tells apart.
-kinds as (
+missed_by_classes as (
 
     select distinct
-        machine_class,
+        classes.machine_class,
+        episodes.kb_id
+    from {{ ref('int_kb_episodes') }} as episodes
+    inner join {{ ref('int_machine_classes') }} as classes
+        on episodes.tenant = classes.tenant
+        and episodes.machine_id = classes.machine_id
+
+),
+
+counts_of_cves as (
+
+    select
         kb_id,
         cve_addressed
-    from {{ ref('int_missed_pairs') }}
+    from {{ ref('int_machine_kbs') }}
+    where cve_addressed is not null
+    union
+    -- Of a machine that told none, the newest answer about the update counts.
+    select
+        facts.kb_id,
+        kbs.cve_addressed
+    from facts
+    left join {{ ref('int_kbs') }} as kbs on facts.kb_id = kbs.kb_id
+
+),
+
+-- Pairs that no rule tells apart: those that there are, and some that there may be.
+kinds as (
+
+    select
+        missed_by_classes.machine_class,
+        missed_by_classes.kb_id,
+        counts_of_cves.cve_addressed
+    from missed_by_classes
+    inner join counts_of_cves on missed_by_classes.kb_id = counts_of_cves.kb_id
 
 ),
 

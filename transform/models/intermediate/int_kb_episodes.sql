@@ -166,7 +166,8 @@ missed_answers as (
         1 as missed_checks,
         cast(null as {{ dbt.type_timestamp() }}) as first_missed_at,
         cast(null as bigint) as first_missed_in,
-        cast(null as {{ dbt.type_timestamp() }}) as not_missed_at
+        cast(null as {{ dbt.type_timestamp() }}) as not_missed_at,
+        cast(null as bigint) as episode_number
     from named_kbs
 
     {% if goes_on %}
@@ -184,7 +185,8 @@ missed_answers as (
         open_episodes.missed_checks,
         open_episodes.first_missed_at,
         open_episodes.first_missed_in,
-        open_episodes.not_missed_at
+        open_episodes.not_missed_at,
+        open_episodes.episode_number
     from {{ this }} as open_episodes
     inner join (
         select distinct
@@ -226,9 +228,47 @@ runs as (
         sum(missed_checks) as missed_checks,
         max(first_missed_at) as first_missed_at,
         max(first_missed_in) as first_missed_in,
-        max(not_missed_at) as not_missed_at
+        max(not_missed_at) as not_missed_at,
+        max(episode_number) as episode_number,
+        sum(case when max(episode_number) is null then 1 else 0 end) over (
+            partition by tenant, machine_id, kb_id
+            order by run_number
+            rows between unbounded preceding and current row
+        ) as new_runs
     from runs_of_answers
     group by tenant, machine_id, kb_id, run_number
+
+),
+
+-- Those before the new runs.
+earlier_episodes as (
+
+    {% if goes_on %}
+
+    select
+        known.tenant,
+        known.machine_id,
+        known.kb_id,
+        max(known.episode_number) as episode_number
+    from {{ this }} as known
+    inner join runs
+        on known.tenant = runs.tenant
+        and known.machine_id = runs.machine_id
+        and known.kb_id = runs.kb_id
+        and runs.episode_number is null
+    group by known.tenant, known.machine_id, known.kb_id
+
+    {% else %}
+
+    select
+        tenant,
+        machine_id,
+        kb_id,
+        episode_number
+    from runs
+    where 1 = 0
+
+    {% endif %}
 
 )
 
@@ -244,7 +284,9 @@ select
     cast(runs.missed_checks as bigint) as missed_checks,
     coalesce(runs.first_missed_in, runs.first_sweep) as first_missed_in,
     runs.last_sweep as last_missed_in,
-    last_answers.next_answer_in as installed_in
+    last_answers.next_answer_in as installed_in,
+    cast(coalesce(runs.episode_number, coalesce(earlier_episodes.episode_number, 0) + runs.new_runs) as bigint)
+        as episode_number
 from runs
 inner join answers_with_neighbours as first_answers
     on runs.tenant = first_answers.tenant
@@ -254,3 +296,7 @@ inner join answers_with_neighbours as last_answers
     on runs.tenant = last_answers.tenant
     and runs.machine_id = last_answers.machine_id
     and runs.last_sweep = last_answers.sweep
+left join earlier_episodes
+    on runs.tenant = earlier_episodes.tenant
+    and runs.machine_id = earlier_episodes.machine_id
+    and runs.kb_id = earlier_episodes.kb_id

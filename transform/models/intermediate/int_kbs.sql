@@ -10,15 +10,20 @@
 
 with
 
-missing_kbs as (
-
-    select * from {{ ref('stg_missing_kbs') }}
-
-),
-
 kb_cves as (
 
     select * from {{ ref('int_kb_cves') }}
+
+),
+
+answers as (
+
+    select
+        kb_id,
+        sweep,
+        max(checked_at) as checked_at
+    from {{ ref('stg_missing_kbs') }}
+    group by kb_id, sweep
 
 ),
 
@@ -27,22 +32,18 @@ newest_sweeps as (
     select
         kb_id,
         max(sweep) as sweep
-    from missing_kbs
+    from answers
     group by kb_id
 
 ),
 
 newest_answers as (
 
-    select
-        missing_kbs.kb_id,
-        missing_kbs.sweep,
-        max(missing_kbs.checked_at) as checked_at
-    from missing_kbs
+    select answers.*
+    from answers
     inner join newest_sweeps
-        on missing_kbs.kb_id = newest_sweeps.kb_id
-        and missing_kbs.sweep = newest_sweeps.sweep
-    group by missing_kbs.kb_id, missing_kbs.sweep
+        on answers.kb_id = newest_sweeps.kb_id
+        and answers.sweep = newest_sweeps.sweep
 
 ),
 
@@ -54,7 +55,7 @@ kbs as (
         max(missing_kbs.name) as name,
         max(missing_kbs.url) as url,
         max(missing_kbs.cve_addressed) as cve_addressed
-    from missing_kbs
+    from {{ ref('stg_missing_kbs') }} as missing_kbs
     inner join newest_answers
         on missing_kbs.kb_id = newest_answers.kb_id
         and missing_kbs.sweep = newest_answers.sweep

@@ -6,12 +6,6 @@ machines as (
 
 ),
 
-checks as (
-
-    select * from {{ ref('stg_checks') }}
-
-),
-
 newest as (
 
     select * from {{ ref('int_newest') }}
@@ -25,7 +19,7 @@ summed_checks as (
         machine_id,
         max(sweep) as last_sweep,
         max(case when outcome = 'answered' then sweep end) as last_answered_in
-    from checks
+    from {{ ref('stg_checks') }}
     group by tenant, machine_id
 
 ),
@@ -39,11 +33,11 @@ checked_machines as (
         checks.reason as last_reason,
         answers.checked_at as last_answered_at
     from summed_checks
-    inner join checks
+    inner join {{ ref('stg_checks') }} as checks
         on summed_checks.tenant = checks.tenant
         and summed_checks.machine_id = checks.machine_id
         and summed_checks.last_sweep = checks.sweep
-    left join checks as answers
+    left join {{ ref('stg_checks') }} as answers
         on summed_checks.tenant = answers.tenant
         and summed_checks.machine_id = answers.machine_id
         and summed_checks.last_answered_in = answers.sweep

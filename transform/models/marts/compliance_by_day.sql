@@ -1,23 +1,5 @@
 with
 
-checks as (
-
-    select
-        *,
-        cast(checked_at as date) as day
-    from {{ ref('stg_checks') }}
-
-),
-
-answers as (
-
-    select
-        *,
-        cast(checked_at as date) as day
-    from {{ ref('int_answers') }}
-
-),
-
 episodes as (
 
     select * from {{ ref('kb_episodes') }}
@@ -30,56 +12,30 @@ history as (
 
 ),
 
-asked_machines as (
-
-    select
-        day,
-        tenant,
-        machine_id,
-        max(case when outcome <> 'skipped' then 1 else 0 end) as was_asked,
-        max(case when outcome = 'answered' then 1 else 0 end) as has_answered
-    from checks
-    group by day, tenant, machine_id
-
-),
-
 asked as (
 
-    select
-        day,
-        sum(was_asked) as machines_asked,
-        sum(has_answered) as machines_answered
-    from asked_machines
-    group by day
+    select * from {{ ref('int_asked_by_day') }}
 
 ),
 
-last_answers as (
-
-    select
-        day,
-        tenant,
-        machine_id,
-        max(sweep) as sweep
-    from answers
-    group by day, tenant, machine_id
-
-),
-
+-- The last answer of a machine on a day, where it names nothing.
 empty_answers as (
 
     select
-        last_answers.day,
-        last_answers.tenant,
-        last_answers.machine_id,
-        last_answers.sweep,
+        cast(answers.checked_at as date) as day,
+        answers.tenant,
+        answers.machine_id,
+        answers.sweep,
         answers.is_unbelieved
-    from last_answers
-    inner join answers
-        on last_answers.tenant = answers.tenant
-        and last_answers.machine_id = answers.machine_id
-        and last_answers.sweep = answers.sweep
-    where answers.missing_kbs = 0
+    from {{ ref('int_answers') }} as answers
+    left join {{ ref('int_answers') }} as later
+        on answers.tenant = later.tenant
+        and answers.machine_id = later.machine_id
+        and cast(answers.checked_at as date) = cast(later.checked_at as date)
+        and answers.sweep < later.sweep
+    where
+        answers.missing_kbs = 0
+        and later.sweep is null
 
 ),
 
@@ -199,8 +155,8 @@ select
     cast(running.installed_pairs as bigint) as installed_pairs,
     cast(running.not_assessed_pairs as bigint) as not_assessed_pairs,
     cast(running.open_pairs as bigint) as open_pairs,
-    cast(asked.machines_asked as bigint) as machines_asked,
-    cast(asked.machines_answered as bigint) as machines_answered,
+    asked.machines_asked,
+    asked.machines_answered,
     coalesce(patched.machines_with_nothing_missing, 0) as machines_with_nothing_missing
 from asked
 inner join running on asked.day = running.day

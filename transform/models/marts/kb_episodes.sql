@@ -12,9 +12,26 @@ machines as (
 
 ),
 
-pairs as (
+machine_kbs as (
 
-    select * from {{ ref('int_missed_pairs') }}
+    select * from {{ ref('int_machine_kbs') }}
+
+),
+
+kbs as (
+
+    select
+        facts.kb_id,
+        facts.severity_rank,
+        kbs.cve_addressed
+    from {{ ref('int_kb_facts') }} as facts
+    left join {{ ref('int_kbs') }} as kbs on facts.kb_id = kbs.kb_id
+
+),
+
+classes as (
+
+    select * from {{ ref('int_machine_classes') }}
 
 ),
 
@@ -25,47 +42,42 @@ rules as (
 
 ),
 
-numbered as (
-
-    select
-        *,
-        row_number() over (partition by tenant, machine_id, kb_id order by first_missed_in) as episode_number
-    from episodes
-
-),
-
 joined as (
 
     select
-        numbered.*,
-        numbered.not_missed_at is not null as first_missed_at_is_known,
-        pairs.cve_addressed,
-        pairs.severity_rank,
-        pairs.first_seen_at,
+        episodes.*,
+        episodes.not_missed_at is not null as first_missed_at_is_known,
+        coalesce(machine_kbs.cve_addressed, kbs.cve_addressed) as cve_addressed,
+        kbs.severity_rank,
+        machine_kbs.first_seen_at,
         rules.days,
         rules.fixed_days,
         rules.fixed_due_at,
-        cast({{ dbt.dateadd('day', 'rules.days', 'numbered.first_missed_at') }} as {{ dbt.type_timestamp() }})
+        cast({{ dbt.dateadd('day', 'rules.days', 'episodes.first_missed_at') }} as {{ dbt.type_timestamp() }})
             as relative_due_at,
         case
-            when numbered.installed_by is not null then 'installed'
+            when episodes.installed_by is not null then 'installed'
             when machines.has_left then 'machine_left'
             when not machines.is_assessed then 'not_assessed'
             else 'open'
         end as status,
         machines.newest_checked_at
-    from numbered
+    from episodes
     left join machines
-        on numbered.tenant = machines.tenant
-        and numbered.machine_id = machines.machine_id
-    left join pairs
-        on numbered.tenant = pairs.tenant
-        and numbered.machine_id = pairs.machine_id
-        and numbered.kb_id = pairs.kb_id
+        on episodes.tenant = machines.tenant
+        and episodes.machine_id = machines.machine_id
+    left join classes
+        on episodes.tenant = classes.tenant
+        and episodes.machine_id = classes.machine_id
+    left join machine_kbs
+        on episodes.tenant = machine_kbs.tenant
+        and episodes.machine_id = machine_kbs.machine_id
+        and episodes.kb_id = machine_kbs.kb_id
+    left join kbs on episodes.kb_id = kbs.kb_id
     left join rules
-        on pairs.machine_class = rules.machine_class
-        and pairs.kb_id = rules.kb_id
-        and coalesce(pairs.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
+        on classes.machine_class = rules.machine_class
+        and episodes.kb_id = rules.kb_id
+        and coalesce(machine_kbs.cve_addressed, kbs.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
 
 ),
 

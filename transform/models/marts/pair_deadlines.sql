@@ -7,9 +7,9 @@ episodes as (
 
 ),
 
-pairs as (
+classes as (
 
-    select * from {{ ref('int_missed_pairs') }}
+    select * from {{ ref('int_machine_classes') }}
 
 ),
 
@@ -42,14 +42,13 @@ joined as (
         cast({{ dbt.dateadd('day', 'rules.days', 'episodes.first_missed_at') }} as {{ dbt.type_timestamp() }})
             as relative_due_at
     from episodes
-    inner join pairs
-        on episodes.tenant = pairs.tenant
-        and episodes.machine_id = pairs.machine_id
-        and episodes.kb_id = pairs.kb_id
+    inner join classes
+        on episodes.tenant = classes.tenant
+        and episodes.machine_id = classes.machine_id
     inner join rules
-        on pairs.machine_class = rules.machine_class
-        and pairs.kb_id = rules.kb_id
-        and coalesce(pairs.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
+        on classes.machine_class = rules.machine_class
+        and episodes.kb_id = rules.kb_id
+        and coalesce(episodes.cve_addressed, -1) = coalesce(rules.cve_addressed, -1)
     inner join machines
         on episodes.tenant = machines.tenant
         and episodes.machine_id = machines.machine_id
