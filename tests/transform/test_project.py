@@ -251,6 +251,23 @@ def test_nobody_leaves_by_a_list_that_is_short_or_on_its_way(duckdb_warehouse: W
         assert_true(duckdb_warehouse, truth)
 
 
+def test_a_tenant_that_was_never_loaded_is_left_out_until_it_is(warehouse: Warehouse) -> None:
+    """Of the second the target was killed before it had made its last table; the third's secret is wrong."""
+    fleets = [RandomTenant(number, cves=False) for number in (7, 8, 9)]
+    for fleet in fleets:
+        fleet.pass_nights(3)
+    loaded, begun, never = (fleet.tenant() for fleet in fleets)
+    begun = replace(begun, checks=[], missing_kbs=[], kb_cves=None, sweeps=[])
+    warehouse.load(loaded, begun)
+    warehouse.run(f"DROP TABLE {begun.name}.missing_kbs_checks")
+    schemas = [each.name for each in (begun, loaded, never)]
+    warehouse.build_models(mde_schema=schemas)
+    assert_true(warehouse, Truth([loaded, begun], default_deadlines()))
+    warehouse.load(never)
+    warehouse.build_models(mde_schema=schemas)
+    assert_true(warehouse, Truth([loaded, begun, never], default_deadlines()))
+
+
 def test_the_models_of_an_earlier_version_are_gone_on_with(warehouse: Warehouse) -> None:
     """They knew no tenants and no sweeps, and kept the year 1; what an export told is kept."""
     seen = MONDAY - 9 * DAY

@@ -1,14 +1,15 @@
 {#- The rows of a raw table, of every tenant's schema one after the other; `tenant` is the schema's name.
 
     An earlier version of the tap filled tables without the columns in `later`, a dictionary of their types: where one is
-    not there it is null. An optional table is left out where it does not exist; without any, there are no rows. -#}
+    not there it is null. A table is left out where it does not exist, as for a tenant that was never loaded, if another
+    schema has it. If none has it, there are no rows of an optional one, and of another the warehouse's error. -#}
 {% macro every_tenant(table, columns, later={}, optional=false) %}
     {%- set schemas = [var('mde_schema')] if var('mde_schema') is string else var('mde_schema') -%}
     {%- set found = tap_mde_kbs.raw_columns(table, schemas) -%}
     {%- set selects = [] -%}
     {%- for schema in schemas -%}
         {%- set there = found.get(schema | lower, []) -%}
-        {%- if there or not optional -%}
+        {%- if there or not (optional or found) -%}
             {%- set wanted = [] -%}
             {%- for column in columns + (later.keys() | list) -%}
                 {%- if column in there or column not in later or not execute -%}
