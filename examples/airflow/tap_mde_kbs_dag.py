@@ -41,7 +41,7 @@ def tap_mde_kbs() -> None:
             "PG_PASSWORD": warehouse.password,
         }
         command = ["meltano", "--environment=prod", "run", "defender"]
-        subprocess.run(command, cwd=PROJECT, env=environment, check=True)  # noqa: S603 - it is our own
+        subprocess.run(command, cwd=PROJECT, env=environment, check=True)
 
     defender()
 
