@@ -141,6 +141,8 @@ class Provider:
             warehouse = PostgresWarehouse(self.postgres, name)
             assert warehouse.machines() == true_machines(self.simulators[name].fleet)
             assert warehouse.missing_kbs() == true_missing_kbs(self.simulators[name].fleet)
+        gone_on = PostgresWarehouse(self.postgres, KILLED).all("sweeps")
+        assert len(gone_on) == 1, "the second try began anew, without the first one's STATE"
         marts = PostgresWarehouse(self.postgres, analytics)
         assert {row["tenant"] for row in marts.all("sweep_log") if row["is_complete"]} == FRESH
         truth = {(name, *pair) for name in FRESH for pair in pairs(self.simulators[name].fleet)}
