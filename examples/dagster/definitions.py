@@ -22,7 +22,6 @@ GROUP BY tenant HAVING max(ended_at) > now() AT TIME ZONE 'UTC' - make_interval(
 
 @dg.asset(
     partitions_def=dg.StaticPartitionsDefinition([*TENANTS]),
-    pool="defender",  # dagster.yaml says how many at once
     retry_policy=dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
 def machines_and_missing_kbs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -76,7 +75,7 @@ build_marts = dg.define_asset_job("build_marts", [marts])
 
 @dg.schedule(job=load_tenant, cron_schedule="0 2 * * *")
 def nightly() -> list[dg.RunRequest]:
-    """A run for each tenant; the pool lets them in."""
+    """A run for each tenant; `dagster.yaml` says how many of them at once."""
     return [dg.RunRequest(partition_key=name) for name in TENANTS]
 
 

@@ -104,8 +104,8 @@ def dagster(provider: Provider, pytestconfig: pytest.Config, tmp_path: Path) -> 
     home = folder / "home"
     home.mkdir()
     configuration = (EXAMPLE / "dagster.yaml").read_text()
-    assert configuration.count("default_limit: 10") == 1
-    (home / "dagster.yaml").write_text(configuration.replace("default_limit: 10", f"default_limit: {AT_ONCE}"))
+    assert configuration.count("limit: 10\n") == 1
+    (home / "dagster.yaml").write_text(configuration.replace("limit: 10\n", f"limit: {AT_ONCE}\n"))
     environ = provider.environ
     return Dagster(
         folder,
@@ -122,6 +122,8 @@ def dagster(provider: Provider, pytestconfig: pytest.Config, tmp_path: Path) -> 
 
 
 def test_nineteen_of_twenty_tenants_are_fresh_and_the_other_is_named(provider: Provider, dagster: Dagster) -> None:
+    asked_for = "import definitions; print(*(each.partition_key for each in definitions.nightly()))"
+    assert dagster.run("python", "-c", asked_for).split() == [*TENANTS]
     # Before the daemon starts: two that make the tables of Dagster's storage at the same time get in each other's way.
     dagster.run("dagster", "job", "backfill", "--job", "load_tenant", "--all", "all", "--noprompt")
     with dagster.daemon():
