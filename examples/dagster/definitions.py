@@ -79,7 +79,7 @@ def nightly() -> list[dg.RunRequest]:
     return [dg.RunRequest(partition_key=name) for name in TENANTS]
 
 
-morning = dg.ScheduleDefinition(job=build_marts, cron_schedule="0 6 * * *")
+morning = dg.ScheduleDefinition("morning", job=build_marts, cron_schedule="0 6 * * *")
 
 defs = dg.Definitions(
     assets=[machines_and_missing_kbs, marts],
