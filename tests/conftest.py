@@ -33,7 +33,13 @@ NAMES_OF_USERS = ("TAP_MDE_KBS_", "TARGET_", "MELTANO_", "SINGER_SDK_", "AZURE_"
 TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY")
 
 
-FIRST = ("e2e/test_sixty_nights", "e2e/test_meltano", "e2e/test_demo")
+FIRST = (
+    "e2e/test_sixty_nights",
+    "e2e/test_meltano",
+    "examples/test_dagster",
+    "examples/test_meltano_tenants",
+    "e2e/test_demo",
+)
 """The longest: begun last, they would run for minutes beside idle workers."""
 
 
