@@ -369,11 +369,12 @@ def test_who_stops_while_the_next_machines_are_grouped_closes_nothing_under_that
     """DuckDB 1.2 crashed with the process; 2.0 raised what hid the reason to stop, and left the folder behind."""
     monkeypatch.setattr(module, "MACHINES_AT_ONCE", 1)
     ended: list[int] = []
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Records):
         def _asked(self, sql: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
             if parameters == ["b", "b"]:
+                begun.set()
                 go_on.wait(60)
             cursor = super()._asked(sql, parameters)
             ended.extend([1] * (parameters == ["b", "b"]))
@@ -384,6 +385,7 @@ def test_who_stops_while_the_next_machines_are_grouped_closes_nothing_under_that
         missing = records.missing()
         assert next(missing)[0] == "a"
         assert not ended
+        assert begun.wait(60)
         threading.Timer(0.3, go_on.set).start()
     assert ended
     assert not records.folder.exists()
