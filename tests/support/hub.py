@@ -7,28 +7,47 @@ is from `meltano.yml`, which other tests hold against the code.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.support.readme import about
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ROOT = Path(__file__).parents[2]
 DEFINITION = ROOT / "meltano-hub" / "tap-mde-kbs.yml"
+LOGO = ROOT / "docs" / "logo.svg"
+"""In the hub's repository: static, and then what `logo_url` says."""
 HEADER = """\
-# For github.com/meltano/hub: _data/meltano/extractors/tap-mde-kbs/<variant>.yml.
-# `python -m tests.support.hub` writes it.
-# Who publishes it is not known yet: `variant` says so, and `repo` and `pip_url` are left out.
+# For github.com/meltano/hub: _data/meltano/extractors/tap-mde-kbs/<variant>.yml, and docs/logo.svg there as
+# static/assets/logos/extractors/mde-kbs.svg. `python -m tests.support.hub` writes it.
+"""
+UNPUBLISHED = """\
+# Where it is published is not known yet: `variant` says so, and `repo`, `pip_url` and `docs` are left out. With
+# `repo_url` and `site_url` in mkdocs.yml they are written, too.
 """
 DOCUMENT = {
     "domain_url": "https://learn.microsoft.com/defender-endpoint/api/get-missing-kbs-machine",
-    "keywords": ["api", "meltano_sdk", "microsoft", "patch management", "security", "vulnerability management"],
+    "keywords": [
+        "api",
+        "endpoint security",
+        "kb",
+        "meltano_sdk",
+        "microsoft",
+        "microsoft defender",
+        "patch management",
+        "security updates",
+        "vulnerability management",
+        "windows",
+    ],
     "label": "Microsoft Defender for Endpoint: Missing KBs",
+    "logo_url": "/assets/logos/extractors/mde-kbs.svg",
     # As pyproject.toml classifies it.
     "maintenance_status": "beta",
     # The hub's maintainers rate it.
     "quality": "unknown",
-    "variant": "unpublished",
     "prereq": """\
 - An application in Entra ID with the *application* permissions `Machine.Read.All` and `Software.Read.All` of
   WindowsDefenderATP (for an export `Vulnerability.Read.All` instead of the second), and an administrator's consent.
@@ -86,14 +105,42 @@ def setting(name: str, schema: dict[str, Any], in_meltano: dict[str, Any]) -> di
     return described
 
 
-def definition() -> dict[str, Any]:
-    """All that the hub is told, in its order: lists sorted, too."""
+def mkdocs() -> dict[str, Any]:
+    """What mkdocs.yml says."""
+    return dict(yaml.safe_load((ROOT / "mkdocs.yml").read_text()))
+
+
+def published(site: Mapping[str, Any]) -> dict[str, str]:
+    """Whose it is and where it is, as far as mkdocs.yml says so.
+
+    Args:
+        site: What mkdocs.yml says: with a `repo_url` it is published, and whose that is is the variant; `site_url` is
+            where its docs are, else the repository shows them.
+    """
+    repo = str(site.get("repo_url") or "").rstrip("/")
+    if not repo:
+        return {"variant": "unpublished"}
+    return {
+        "variant": repo.split("/")[-2].lower(),
+        "repo": repo,
+        "pip_url": "tap-mde-kbs",
+        "docs": site.get("site_url") or f"{repo}#readme",
+    }
+
+
+def definition(site: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that the hub is told, in its order: lists sorted, too.
+
+    Args:
+        site: See `published`; by default mkdocs.yml.
+    """
     known = about()
     project = yaml.safe_load((ROOT / "meltano.yml").read_text())
     [extractor] = project["plugins"]["extractors"]
     in_meltano = {each["name"]: each for each in extractor["settings"]}
     return {
         **DOCUMENT,
+        **published(mkdocs() if site is None else site),
         **{name: known[name] for name in ("name", "description", "supported_python_versions")},
         **{name: extractor[name] for name in ("namespace", "executable", "select")},
         "capabilities": sorted(known["capabilities"]),
@@ -106,7 +153,9 @@ def definition() -> dict[str, Any]:
 
 def rendered() -> str:
     """The file."""
-    return HEADER + yaml.dump(definition(), Dumper=Dumper, sort_keys=True, allow_unicode=True, width=120)
+    told = definition()
+    header = HEADER if "repo" in told else HEADER + UNPUBLISHED
+    return header + yaml.dump(told, Dumper=Dumper, sort_keys=True, allow_unicode=True, width=120)
 
 
 if __name__ == "__main__":
