@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 PAGES = {
-    "README.md": "index.md",
+    "README.md": "overview.md",
     "transform/README.md": "transform.md",
     "examples/README.md": "examples.md",
     "CONTRIBUTING.md": "contributing.md",

@@ -134,9 +134,9 @@ def test_in_the_site_every_link_leads_to_a_page_of_it() -> None:
 def test_in_the_site_files_are_shown_where_the_repository_is() -> None:
     relinked = hooks().relinked
     text = "[meltano.yml](../meltano.yml), [a](../README.md#b), [c](setup.md#d) ![e](report.png)"
-    assert relinked(text, "meltano.md") == "meltano.yml, [a](index.md#b), [c](setup.md#d) ![e](report.png)"
+    assert relinked(text, "meltano.md") == "meltano.yml, [a](overview.md#b), [c](setup.md#d) ![e](report.png)"
     shown = relinked(text, "meltano.md", "https://host.example/tap/")
-    assert shown.startswith("[meltano.yml](https://host.example/tap/blob/HEAD/meltano.yml), [a](index.md#b)")
+    assert shown.startswith("[meltano.yml](https://host.example/tap/blob/HEAD/meltano.yml), [a](overview.md#b)")
     assert relinked("```\n[a](b)\n```", "meltano.md") == "```\n[a](b)\n```"
 
 
@@ -201,3 +201,23 @@ def test_every_promise_is_held_by_tests_that_exist(page: str) -> None:
         assert re.search(r"^    - held by `test_", promise, re.MULTILINE), promise
     named = set(re.findall(r"`(test_\w+)`", text))
     assert named - names_of_tests() == set()
+
+
+def said_in_a_row(text: str) -> set[tuple[str, ...]]:
+    """Every eight words of a page that follow each other, pictures and blocks of code left out."""
+    words = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", FENCED.sub("", text)).split()
+    return {tuple(words[start : start + 8]) for start in range(len(words) - 7)}
+
+
+def test_the_sites_front_has_a_route_for_everybody_and_says_little_itself() -> None:
+    """A stranger finds a picture and their own route, of links; what the README says it does not say again."""
+    text = (readme.DOCS / "index.md").read_text()
+    assert hooks().PAGES["README.md"] != "index.md"
+    routes = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert list(routes) == ["I want rows tonight", "I have only SQL", "I operate it at 3 a.m.", "I want to change it"]
+    for name, route in routes.items():
+        assert len(links(route)) >= 4, name
+        assert len(route.split()) <= 120, name
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures == ["report.png"]
+    assert said_in_a_row(text) & said_in_a_row(readme.README.read_text()) == set()
