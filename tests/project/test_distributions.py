@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import pytest
 import yaml
 
 from tests.support.environments import ROOT, git, uv
-from tests.support.every_python import CLASSIFIER, installed
+from tests.support.every_python import CLASSIFIER, UNTESTED, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -212,6 +213,29 @@ def test_the_release_workflow_builds_a_tag_with_its_notes(tmp_path: Path) -> Non
     assert (cloned / "out" / "notes.md").read_text() == "- All of it.\n"
     later = json.dumps({name: job for name, job in workflow["jobs"].items() if name != "build"})
     assert {"out/notes.md", "out/tap-mde-kbs.cdx.json"} <= set(re.findall(r"out/[\w.-]+", later))
+
+
+def test_every_python_that_is_claimed_is_tried_by_the_workflows() -> None:
+    """The wheel on all of them, the tests where they can run; what may fail is claimed by nobody."""
+    project = metadata("tap-mde-kbs")
+    classifiers = project.get_all("Classifier") or []
+    claimed = [each.removeprefix(CLASSIFIER) for each in classifiers if each.startswith(CLASSIFIER)]
+    assert project["Requires-Python"] == f">={claimed[0]}"
+    jobs = {
+        name: yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())["jobs"]
+        for name in ("test", "release")
+    }
+    pythons = {
+        (workflow, name): job["strategy"]["matrix"]["python"]
+        for workflow, of in jobs.items()
+        for name, job in of.items()
+        if "python" in job.get("strategy", {}).get("matrix", {})
+    }
+    assert pythons.pop(("test", "test")) == [each for each in claimed if each not in UNTESTED]
+    assert pythons.pop(("test", "wheel")) == [*claimed, f"{claimed[-1]}t"]
+    assert list(pythons.values()) == [claimed]
+    may_fail = {name: job["continue-on-error"] for name, job in jobs["test"].items() if "continue-on-error" in job}
+    assert may_fail == {"wheel": "${{ endsWith(matrix.python, 't') }}", "next-sdk": True}
 
 
 def test_only_the_jobs_that_need_it_may_write() -> None:
