@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mde_simulator import Fleet
-from tests.benchmarks import compare, export
+from tests.benchmarks import alternatives, compare, export
 
 
 def test_the_contestants_list_the_same_missing_kbs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +41,29 @@ def test_the_export_at_size_is_measured_whole_and_in_parts(capsys: pytest.Captur
     assert ", 40 missing_kbs_checks" in said
     for part in ("download, checked", "floor: inflate and parse", "inflate, parse, group, store", "group the rest"):
         assert f"| {part} |" in said
+
+
+def test_what_people_use_instead_is_compared_with_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    """A small one, without a fault: of the same calls, one table keeps the updates that were installed."""
+    alternatives.main(["--machines", "12", "--only", "nothing"])
+    said = capsys.readouterr()
+    assert re.search(r"^\| nothing \| right \| \d+ stale \| right \| right \|$", said.out, re.MULTILINE)
+    assert re.search(r"^\| \| calls and files \| 13 \| 13 \| 14 \| \d+ \|$", said.out, re.MULTILINE)
+    assert "nothing, this tap: right; then right\n" in said.err
+
+
+@pytest.mark.long
+def test_a_machine_that_fails_is_told_by_one_table_alone() -> None:
+    """Of the others one takes it for patched, and one run ends with it."""
+    done = alternatives.compete(12, ["sick"])["sick"]
+    wrong = {name: course.wrong for name, course in done.items()}
+    assert wrong["script"].lost
+    assert [outcome.status for outcome in wrong.values()] == [0, 1, 0, 0]
+    assert [outcome.told == outcome.wrong for outcome in wrong.values()] == [False, False, True, True]
+    assert {name for name, course in done.items() if course.after.wrong} == {"ordinary tap"}
+
+
+def test_who_is_wrong_without_any_fault_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alternatives.Script, "missing", lambda _: set())
+    with pytest.raises(ValueError, match=r"script, without any fault: \d+ lost"):
+        alternatives.compete(3, [])
