@@ -11,6 +11,8 @@ Decisions:
 
 - A page that does not begin with a machine met before leaves a gap that more departures than the overlap
   have made; the walk then steps back, each time twice as far, until the pages meet.
+- The next page is asked for as soon as a page is there, in a thread: writing 10,000 machines takes as long as
+  the API needs for the next.
 - Where the overlap of two pages is not the same on both, the list moved, and machines may have slipped
   through: it is to be walked again.
 - Defender drops what it knows of a machine that has been silent for 30 days, or that people excluded. An
@@ -23,6 +25,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tap_mde_kbs.sweep.pool import Threads
 from tap_mde_kbs.sweep.sweep import Listed
 
 if TYPE_CHECKING:
@@ -57,38 +60,28 @@ class Walk:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every entry that has an id, in the order of the list; some come twice."""
         met: set[str] = set()  # on pages that reach from the list's beginning to here without a gap
-        position = shared = pages_without_news = 0
+        position = shared = back = pages_without_news = 0
         before: list[str] = []
-        while True:
-            ids: list[str] = []
-            for where, page in self._joined(position, shared, met):
-                position = where
+        is_end = False
+        with Threads(lambda at, _: self._page_at(int(at)), 1) as pages:
+            pages.submit(str(position))
+            while not is_end:
+                page = pages.result(str(position))
                 ids = [_id(entry) for entry in page]
+                if shared and position and not (ids and ids[0] in met):
+                    back *= 2
+                    position = max(0, position - back)
+                else:
+                    self.moved = self.moved or ids[:shared] != before[len(before) - shared :]
+                    pages_without_news = pages_without_news + 1 if met.issuperset(ids) else 0
+                    is_end = pages_without_news > 1 or (pages_without_news == 1 and len(ids) <= shared)
+                    met.update(ids)
+                    before, shared = ids, overlap(len(ids))
+                    back = shared
+                    position = max(position + 1, position + len(ids) - shared)
+                if not is_end:
+                    pages.submit(str(position))  # it is on its way while this one is written
                 yield from (entry for _, entry in entries_with_ids(page))
-            self.moved = self.moved or ids[:shared] != before[len(before) - shared :]
-            pages_without_news = pages_without_news + 1 if met.issuperset(ids) else 0
-            if pages_without_news > 1 or (pages_without_news and len(ids) <= shared):
-                return
-            met.update(ids)
-            before, shared = ids, overlap(len(ids))
-            position = max(position + 1, position + len(ids) - shared)
-
-    def _joined(self, position: int, shared: int, met: set[str]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """The page at a position, and where it leaves a gap, pages further and further back, until one joins.
-
-        Args:
-            position: Where the page is to begin.
-            shared: How many entries it should have in common with the page before; 0: none, it leaves no gap.
-            met: The machines of the pages before.
-        """
-        back = shared
-        while True:
-            page = self._page_at(position)
-            yield position, page
-            if not shared or not position or (page and _id(page[0]) in met):
-                return
-            back *= 2
-            position = max(0, position - back)
 
 
 class Assessed(NamedTuple):

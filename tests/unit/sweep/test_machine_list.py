@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tap_mde_kbs.errors import NoAnswerError
 from tap_mde_kbs.sweep.machine_list import LARGEST_OVERLAP, Assessed, Walk, entries_with_ids, kept
 from tap_mde_kbs.sweep.sweep import Listed
 
@@ -55,6 +57,36 @@ def test_the_usual_list_costs_one_call_more_than_its_pages() -> None:
     listing = Listing(names(5_000), cap=10_000)
     walked(listing)
     assert listing.calls == 2
+
+
+def test_the_next_page_is_asked_for_while_one_is_written() -> None:
+    """Before the first of its machines is given: whoever writes them is slow. And never two at once."""
+    listing = Listing(names(230), cap=70)
+    asked = threading.Semaphore(0)
+
+    def page_at(position: int) -> list[dict[str, Any]]:
+        page = listing.page_at(position)
+        asked.release()
+        return page
+
+    entries = iter(Walk(page_at))
+    assert next(entries)["id"] == "m00000"
+    assert [asked.acquire(timeout=60) for _ in range(2)] == [True, True]
+    assert not asked.acquire(timeout=0.1)
+    assert listing.calls == 2
+
+
+def test_what_a_page_fails_with_comes_after_the_machines_before_it() -> None:
+    def page_at(position: int) -> list[dict[str, Any]]:
+        if position:
+            message = "gone"
+            raise NoAnswerError(message)
+        return [{"id": name} for name in names(70)]
+
+    entries = iter(Walk(page_at))
+    assert [next(entries)["id"] for _ in range(70)] == names(70)
+    with pytest.raises(NoAnswerError, match="gone"):
+        next(entries)
 
 
 def test_an_empty_list_is_one_call() -> None:
