@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from singer_sdk import Tap
@@ -67,6 +67,7 @@ class TapMdeKbs(Tap):
         if kwargs.get("validate_config", True):
             settings.check(given, settings_schema, unreadable)
         Redaction.of(str(given[name]) for name in settings.SECRETS if given.get(name))
+        self._is_ending = False
         self.bookmarks = State()
         self._messages = MessageWriter(
             self.bookmarks.to_dict,
@@ -226,6 +227,12 @@ class TapMdeKbs(Tap):
                     raise error
 
     @override
-    def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
-        """End the run from where it is, between two lines: the SDK's own writes STATE into one, and exits with 0."""
-        raise Interrupted(signum)
+    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
+        """End the run from where it is, between two lines: the SDK's own writes STATE into one, and exits with 0.
+
+        A second signal, which is the rule under Meltano, may come before anybody has heard of the first.
+        """
+        hold_signals()
+        if not self._is_ending:
+            self._is_ending = True
+            raise Interrupted(signum)
