@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 T = TypeVar("T")
+
+QUICK = 0.02
+"""Seconds that an answer may take before another thread is worth its while: two that compete for the interpreter take
+twice the CPU, and no less time."""
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -115,13 +119,13 @@ class Source(Protocol):
 
 
 class Threads(Generic[T]):
-    """The pool of a real run: daemon threads, started with the first machine.
+    """The pool of a real run: daemon threads, one with the first machine, more where answers are waited for.
 
     They never get the signals that end a run. A context manager, closed at its end.
 
     Args:
         ask: Asks one machine, in one call if it is told so; called in several threads.
-        size: How many threads.
+        size: How many threads at most.
         idle: Called now and then by whoever waits for an answer, in the waiting thread.
     """
 
@@ -141,11 +145,8 @@ class Threads(Generic[T]):
         with self._changed:
             self._queue.append((machine_id, once))
             self._changed.notify_all()
-        if len(self._threads) < self.size:
-            thread = threading.Thread(target=self._work, name="ask", daemon=True)
-            self._threads.append(thread)
-            with signals_held():
-                thread.start()
+        if not self._threads:
+            self._start()
 
     def result(self, machine_id: str) -> T:
         """Wait for a submitted machine's answer, and return it, or raise what asking raised.
@@ -155,15 +156,19 @@ class Threads(Generic[T]):
         """
         while True:
             with self._changed:
+                may_grow = bool(self._queue) and len(self._threads) < self.size
+                is_late = False
                 if machine_id not in self._done and not self._closed:
                     # Not for ever: a signal handler's close() may come just before the wait begins.
-                    self._changed.wait(1.0)
+                    is_late = not self._changed.wait(QUICK if may_grow else 1.0)
                 if machine_id in self._done:
                     done = self._done.pop(machine_id)
                     break
                 if self._closed:
                     msg = "Stopped while waiting for an answer"
                     raise Stopped(msg)
+            if may_grow and is_late:
+                self._start()
             self._idle()
         return done()
 
@@ -186,6 +191,12 @@ class Threads(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name="ask", daemon=True)
+        self._threads.append(thread)
+        with signals_held():
+            thread.start()
 
     def _work(self) -> None:
         while True:

@@ -40,6 +40,7 @@ from tap_mde_kbs.errors import (
     Stopped,
 )
 from tap_mde_kbs.state import MOST_NAMED, Counts, SweepBookmark, digest
+from tap_mde_kbs.sweep import pool as pool_module
 from tap_mde_kbs.sweep.pool import Threads
 from tap_mde_kbs.sweep.sweep import RULES, Listed, Outcome, Sweep, sweeps
 from tap_mde_kbs.sweep.verdict import MISSING_PAIRS, Tolerance, Verdict, believe, believe_list
@@ -1372,6 +1373,15 @@ def test_threads_ask_as_many_at_a_time_as_they_are_and_answer_in_any_order() -> 
             "NotFoundError",
             f"KBs of {names(6)[0]}",
         ]
+
+
+def test_answers_that_come_quickly_are_asked_for_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would compete with it for the interpreter."""
+    monkeypatch.setattr(pool_module, "QUICK", 60)
+    with Threads(lambda _machine_id, _once: threading.get_ident(), 4) as pool:
+        for name in names(20):
+            pool.submit(name)
+        assert len({pool.result(name) for name in names(20)}) == 1
 
 
 def test_a_real_sweep_over_threads_is_the_same_as_any() -> None:
