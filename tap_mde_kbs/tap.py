@@ -232,7 +232,7 @@ class TapMdeKbs(Tap):
 
         A second signal, which is the rule under Meltano, may come before anybody has heard of the first.
         """
-        hold_signals()
         if not self._is_ending:
+            hold_signals()
             self._is_ending = True
             raise Interrupted(signum)

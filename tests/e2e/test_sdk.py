@@ -162,14 +162,20 @@ class TestTheUnderscoredNames:
     def test_handle_termination_is_what_sigterm_calls(self) -> None:
         """The tap's own ends the run between two lines; the SDK's would write STATE into one, and exit with 0."""
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, set())
         try:
-            tap = TapMdeKbs(config=CONFIG)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number, other in (before, reversed(before)):
+                tap = TapMdeKbs(config=CONFIG)
                 assert signal.getsignal(number) == tap._handle_termination  # noqa: SLF001
                 with pytest.raises(Interrupted) as caught:
                     os.kill(os.getpid(), number)
                 assert caught.value.exit_status == 128 + number
+                # A second one is held back, and is not raised where the first is being told of.
+                os.kill(os.getpid(), other)
+                assert signal.sigpending() == {other}
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
