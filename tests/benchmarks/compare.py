@@ -140,14 +140,14 @@ def pair(machine_id: str, kb_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{machine_id} {kb_id}".encode(), digest_size=8).digest(), "big")
 
 
-def compete(machines: int, runs: dict[str, int]) -> dict[str, list[Run]]:
-    """Run the contestants in turns against one simulator.
+def compete(machines: int, runs: dict[str, int], latency: float = 0.0) -> dict[str, list[Run]]:
+    """Run the contestants in turns against one simulator, each of whose answers takes so many seconds.
 
     Raises:
         ValueError: they do not tell the same, so there is nothing to compare.
     """
     done: dict[str, list[Run]] = {name: [] for name in CONTESTANTS}
-    with tenant(machines) as there:
+    with tenant(machines, f"--latency={latency}") as there:
         for turn in range(max(runs.values())):
             for name in CONTESTANTS:
                 if turn < runs[name]:
@@ -239,13 +239,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="N",
         help="machines from which the ordinary tap runs once: its work grows with their square",
     )
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="of every answer")
     options = parser.parse_args(arguments)
     everyone = dict.fromkeys(CONTESTANTS, options.runs)
     startup = {name: median(run.seconds for run in runs) for name, runs in compete(FEW, everyone).items()}
     results = {}
     for machines in options.machines:
         once = {"ordinary tap": 1} if machines >= options.ordinary_once_from else {}
-        done = compete(machines, everyone | once)
+        done = compete(machines, everyone | once, options.latency)
         results[machines] = {name: Result.of(machines, runs, startup[name]) for name, runs in done.items()}
     sys.stdout.write("".join(f"{line}\n" for line in tables(results, startup)))
 
