@@ -168,10 +168,10 @@ class TestTheUnderscoredNames:
                 tap = TapMdeKbs(config=CONFIG)
                 assert signal.getsignal(number) == tap._handle_termination  # noqa: SLF001
                 with pytest.raises(Interrupted) as caught:
-                    os.kill(os.getpid(), number)
+                    signal.raise_signal(number)
                 assert caught.value.exit_status == 128 + number
                 # A second one is held back, and is not raised where the first is being told of.
-                os.kill(os.getpid(), other)
+                signal.raise_signal(other)
                 assert signal.sigpending() == {other}
                 signal.pthread_sigmask(signal.SIG_SETMASK, held)
         finally:
