@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
 from mde_simulator import Fleet
-from tests.benchmarks import alternatives, compare, export
+from tests.benchmarks import alternatives, compare, export, warehouse
+from tests.support.environments import settings_of
 
 
 def test_the_contestants_list_the_same_missing_kbs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +69,43 @@ def test_who_is_wrong_without_any_fault_is_not_compared(monkeypatch: pytest.Monk
     monkeypatch.setattr(alternatives.Script, "missing", lambda _: set())
     with pytest.raises(ValueError, match=r"script, without any fault: \d+ lost"):
         alternatives.compete(3, [])
+
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+ROW = re.compile(r"^\| (\d) \| ([^|]+) \|(?: [\d.,]+ \|){5} ([\d,]+) \|", re.MULTILINE)
+
+
+def test_meltano_sets_what_is_recommended_of_target_postgres() -> None:
+    ours = settings_of("target-postgres")
+    assert {name: ours[name] for name in warehouse.ALL} == warehouse.ALL
+
+
+@ON_LINUX
+def test_two_nights_into_a_warehouse_are_measured_and_come_out_right(capsys: pytest.CaptureFixture[str]) -> None:
+    """A small fleet: the script itself compares the pairs in the warehouse with those of the sweep."""
+    warehouse.main(["--machines", "40", "--ways", "all"])
+    said = capsys.readouterr().out
+    assert [(night, way) for night, way, _ in ROW.findall(said)] == [("1", "all"), ("2", "all")]
+    [shares] = re.findall(
+        r"^Of [\d,]+ pairs [\d,]+ are gone, and [\d,]+ are new: ([\d.]+)% changed\.$", said, re.MULTILINE
+    )
+    assert 3 < float(shares) < 20
+
+
+@ON_LINUX
+@pytest.mark.long
+def test_every_way_into_a_warehouse_ends_with_the_same_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    """And each stream is loaded by itself, but for BATCH: its rows are in files."""
+    warehouse.main(["--machines", "40", "--streams", "--grown", "5000"])
+    said = capsys.readouterr().out
+    assert [way for _, way, _ in ROW.findall(said)] == [*warehouse.WAYS] * 2
+    assert len({rows for night, _, rows in ROW.findall(said) if night == "1"}) == 1
+    for stream in warehouse.STREAMS:
+        assert re.search(rf"^\| `{stream}` \|(?: [\d,]+ \|){{{len(warehouse.WAYS)}}}$", said, re.MULTILINE)
+
+
+def test_ways_that_do_not_end_with_the_same_pairs_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warehouse.Way, "night", lambda _, __: warehouse.Cost(seconds=1.0))
+    monkeypatch.setattr(warehouse.Way, "pairs", lambda way: (1, way.name))
+    with pytest.raises(ValueError, match="same pairs"):
+        [*warehouse.run(1, 1, ["default", "all"])]
