@@ -299,15 +299,19 @@ def test_the_models_of_an_earlier_version_are_gone_on_with(warehouse: Warehouse)
     assert_true(warehouse, Truth([after], default_deadlines(), {("mde", "m1", "1"): seen}))
 
 
-def test_a_build_that_broke_off_after_the_history_does_no_harm(duckdb_warehouse: Warehouse) -> None:
-    """What it knew of the second sweep was not written down; a verdict comes."""
+@pytest.mark.parametrize("verdicts", [(None, False), (False, True)], ids=["comes", "turns"])
+def test_a_build_that_broke_off_after_the_history_does_no_harm(
+    duckdb_warehouse: Warehouse, verdicts: tuple[bool | None, bool]
+) -> None:
+    """What it knew of the second sweep was not written down; then there is another verdict."""
     before = Tenant([listed(0)], [answer(0, "1")], [missing(0, "1")], sweeps=[judged(0, True)])
     duckdb_warehouse.load(before)
     duckdb_warehouse.build_models()
-    broken_off = replace(before, checks=[answer(0, "1"), answer(1)], sweeps=[judged(0, True), judged(1, None)])
+    first, second = verdicts
+    broken_off = replace(before, checks=[answer(0, "1"), answer(1, "2")], sweeps=[judged(0, True), judged(1, first)])
     duckdb_warehouse.load(broken_off)
     duckdb_warehouse.build_models("--select", "+int_kb_episodes")
-    after = replace(broken_off, sweeps=[judged(0, True), judged(1, False)])
+    after = replace(broken_off, sweeps=[judged(0, True), judged(1, second)])
     duckdb_warehouse.load(after)
     duckdb_warehouse.build_models()
     assert_true(duckdb_warehouse, Truth([after], default_deadlines()))

@@ -55,7 +55,9 @@
             select
                 coalesce(sweeps.tenant, before.tenant) as tenant,
                 coalesce(sweeps.sweep, before.sweep) as sweep,
-                coalesce(sweeps.is_unbelieved, false) <> coalesce(before.is_unbelieved, false) as is_judged_anew
+                -- What a build made of it that broke off before it wrote that down, nobody knows.
+                before.sweep is null
+                or coalesce(sweeps.is_unbelieved, false) <> before.is_unbelieved as is_judged_anew
             from sweeps
             full outer join {{ this.incorporate(path={'identifier': 'int_known_sweeps'}) }} as before
                 on sweeps.tenant = before.tenant
