@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mde_simulator import Fault, Fleet, Quota, Simulator
-from tests.benchmarks.compare import HERE, SCRIPTS, UNLIMITED
+from tests.benchmarks.compare import HERE, SCRIPTS, UNLIMITED, wait
 from tests.support import reader
 from tests.support.singer import Target, half_a_day_passes
 
@@ -346,9 +346,8 @@ def run(contestant: Contestant, night: Night) -> Outcome:
         ended = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process, ended, night, by_export))
         watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        used = wait(process)
         seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
         ended.set()
         watcher.join()
         out.seek(0)
@@ -359,7 +358,7 @@ def run(contestant: Contestant, night: Night) -> Outcome:
     return Outcome(
         process.returncode,
         seconds,
-        usage.ru_utime + usage.ru_stime,
+        used.cpu,
         simulator.journal.calls + len(simulator.journal.downloads),
         len(pairs - found),
         len(found - pairs),

@@ -25,7 +25,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,14 +105,27 @@ def run(contestant: str, tenant: Tenant) -> Run:
             command, cwd=folder, env=tenant.environment, stdout=subprocess.PIPE, stderr=said, bufsize=MIB
         )
         output, pairs = _read(process)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        used = wait(process)
         if process.returncode:
             said.seek(0)
             sys.stderr.write(said.read().decode())
             raise subprocess.CalledProcessError(process.returncode, command)
+    return Run(used.cpu, used.memory, output, pairs)
+
+
+class Used(NamedTuple):
+    """What a process took: CPU seconds, and bytes of memory at most."""
+
+    cpu: float
+    memory: int
+
+
+def wait(process: subprocess.Popen[bytes]) -> Used:
+    """Wait for a process to end; what it took. Its `returncode` is then there."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, output, pairs)
+    return Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
 def _read(process: subprocess.Popen[bytes]) -> tuple[Counter[str], set[int]]:

@@ -33,7 +33,7 @@ from tap_mde_kbs.export.calls import newest_export
 from tap_mde_kbs.export.download import GZIP, Downloader
 from tap_mde_kbs.export.records import THREADS, Records, names_in, spellings
 from tap_mde_kbs.tap import TapMdeKbs
-from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant
+from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,11 +70,10 @@ def run(there: Tenant) -> Whole:
                 kind, stream = line[:80].split(b'"')[3:8:4]
                 if kind == b"RECORD":
                     records[stream.decode()] += 1
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        used = wait(process)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
-    return Whole(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, records)
+    return Whole(time.monotonic() - began, used.cpu, used.memory, records)
 
 
 def parts(there: Tenant) -> tuple[dict[str, float], int]:

@@ -36,14 +36,14 @@ import psycopg
 import yaml
 
 from demo.postgres import postgres
-from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant
+from tests.benchmarks.compare import MIB, SCRIPTS, UNLIMITED, tenant, wait
 from tests.support import readme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from demo.postgres import Postgres
-    from tests.benchmarks.compare import Tenant
+    from tests.benchmarks.compare import Tenant, Used
 
 NIGHTS = (("--night=280", "--behind=1"), ("--night=281", "--behind=0.95"))
 """Options of the simulator; day 281 is a Patch Tuesday."""
@@ -177,9 +177,8 @@ class Way:
             assert tap.stdout is not None
             with tap.stdout:
                 target = self.start(tap.stdout)
-            usage = [ended(target, self.folder / "target.log"), ended(tap, log)]
-        cost.target, cost.tap = (each.ru_utime + each.ru_stime for each in usage)
-        cost.memory = usage[0].ru_maxrss * 1024
+            target_used, tap_used = ended(target, self.folder / "target.log"), ended(tap, log)
+        cost.target, cost.tap, cost.memory = target_used.cpu, tap_used.cpu, target_used.memory
         cost.others = max(0.0, cost.others - (cost.target + cost.tap + cost.server) / cost.seconds)
         cost.reading = reading(log)
         cost.rows = counted(self.folder / "target.log")
@@ -227,10 +226,10 @@ class Way:
     def alone(self, stream: str, source: Path) -> Cost:
         """Load one stream, out of a file, into a schema that is removed again."""
         with clocked(self.database) as cost, source.open("rb") as lines:
-            usage = ended(self.start(lines, "alone"), self.folder / "target.log")
+            used = ended(self.start(lines, "alone"), self.folder / "target.log")
         with psycopg.connect(self.database.url) as connection:
             connection.execute("DROP SCHEMA alone CASCADE")
-        cost.target = usage.ru_utime + usage.ru_stime
+        cost.target = used.cpu
         cost.rows = Counter({stream: counted(self.folder / "target.log")[stream]})
         return cost
 
@@ -246,18 +245,17 @@ def clocked(database: Postgres) -> Iterator[Cost]:
     cost.others = (busy() - all_) / cost.seconds
 
 
-def ended(process: subprocess.Popen[bytes], log: Path) -> Any:
+def ended(process: subprocess.Popen[bytes], log: Path) -> Used:
     """Wait for a process; what it used.
 
     Raises:
         CalledProcessError: It failed; what it said is on stderr.
     """
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    used = wait(process)
     if process.returncode:
         sys.stderr.write(log.read_text()[-3000:])
         raise subprocess.CalledProcessError(process.returncode, process.args)
-    return usage
+    return used
 
 
 def server_cpu(database: Postgres) -> float:
