@@ -11,8 +11,7 @@ Decisions:
 
 - A page that does not begin with a machine met before leaves a gap that more departures than the overlap
   have made; the walk then steps back, each time twice as far, until the pages meet.
-- The next page is asked for as soon as a page is there, in a thread: writing 10,000 machines takes as long as
-  the API needs for the next.
+- The next page is asked for as soon as a page is there, in a thread: it is on its way while this one is written.
 - Where the overlap of two pages is not the same on both, the list moved, and machines may have slipped
   through: it is to be walked again.
 - Defender drops what it knows of a machine that has been silent for 30 days, or that people excluded. An
@@ -80,7 +79,7 @@ class Walk:
                     back = shared
                     position = max(position + 1, position + len(ids) - shared)
                 if not is_end:
-                    pages.submit(str(position))  # it is on its way while this one is written
+                    pages.submit(str(position))
                 yield from (entry for _, entry in entries_with_ids(page))
 
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 QUICK = 0.02
 """Seconds that an answer may take before another thread is worth its while: two that compete for the interpreter take
 twice the CPU, and no less time."""
-T_co = TypeVar("T_co", covariant=True)
 
 
 class Answer(NamedTuple):
