@@ -21,6 +21,7 @@ from typing_extensions import override
 from tap_mde_kbs.doctor import Line
 from tap_mde_kbs.errors import FileError, Interrupted, SettingsError, TapError, printable
 from tap_mde_kbs.given import decoded
+from tap_mde_kbs.messages import Redaction
 from tap_mde_kbs.settings import variable
 from tap_mde_kbs.signals import hold_signals
 from tap_mde_kbs.tap import TapMdeKbs
@@ -70,10 +71,13 @@ class CommandLine(TapMdeKbs):
     @classmethod
     @override
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Examine the settings and the tenant; `--test=schema` stays the SDK's."""
-        if value != CliTestOptionValue.All.value:
+        """Examine the settings and the tenant; `--test=schema` stays the SDK's, whose connection test is none."""
+        if value in {CliTestOptionValue.Disabled.value, CliTestOptionValue.Schema.value}:
             super().cb_test(ctx, param, value)
             return
+        if value != CliTestOptionValue.All.value:
+            msg = f"--test is given alone, or as --test=schema; {printable(value, 80)} is neither."
+            raise click.BadParameter(msg, ctx, param)
         config: _ConfigInput = ctx.params.get("config") or _ConfigInput()
         try:
             with _told_as_settings_errors():
@@ -324,10 +328,11 @@ def _check_levels() -> None:
 def _tell(log: logging.Logger, error: BaseException, text: str) -> None:
     """Log why the run failed, and write it to stderr where the log does not: a failure is never silent."""
     log.debug("Where it happened:", exc_info=error)
+    redaction = Redaction.of(())
     for line in text.splitlines():
         log.critical("%s", line)
         if not _is_heard(log):
-            _say(line)
+            _say(redaction.blanked(line))
 
 
 def _say(line: str) -> None:

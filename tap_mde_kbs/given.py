@@ -63,23 +63,30 @@ class Reader:
         self._prefix = prefix
         self._earlier = earlier
 
-    def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    def environment(self, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, str], list[str]]:
         """What environment variables give, and a `.env` in the working folder where they give nothing.
 
         Of the file, only variables of settings count, and nothing of it gets into the environment: a `.env` is often
         another program's, and a proxy or a certificate authority in it would decide where a secret goes.
+
+        Returns:
+            Settings by name, and the variables that begin as those of settings do, in whatever case, and are of none.
 
         Raises:
             FileError: There is a `.env`, and it can't be read.
         """
         names = {self._prefix + name.upper().replace("-", "_"): name for name in (*self._properties, *self._earlier)}
         read: dict[str, str] = {}
+        others: dict[str, None] = {}
         for variables in (_dotenv(), environ):
-            for variable, name in names.items():
-                value = variables.get(variable)
-                if value is not None and _bare(value):
-                    read[name] = value
-        return read
+            for variable, value in variables.items():
+                if value is None or not _bare(value):
+                    continue
+                if variable in names:
+                    read[names[variable]] = value
+                elif variable.upper().startswith(self._prefix):
+                    others[variable] = None
+        return read, [*others]
 
     def read(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """The settings with their values; for the others, by name, what they must be: a clause."""

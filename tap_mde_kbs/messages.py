@@ -132,19 +132,20 @@ class Redaction:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - a message and arguments that do not fit: logging would print both
             message, record.args = f"{record.msg} {record.args!r}", None
-            record.msg = self._blanked(message)
-        if (shown := self._blanked(message)) != message:
+            record.msg = self.blanked(message)
+        if (shown := self.blanked(message)) != message:
             record.msg, record.args = shown, None
         if record.exc_info:
             told = self._formatter.formatException(record.exc_info)
-            record.exc_text = self._blanked(told)
+            record.exc_text = self.blanked(told)
             if record.exc_text != told:  # a formatter may look at the exception itself
                 record.exc_info = None
         if record.stack_info:
-            record.stack_info = self._blanked(record.stack_info)
+            record.stack_info = self.blanked(record.stack_info)
         return record
 
-    def _blanked(self, text: str) -> str:
+    def blanked(self, text: str) -> str:
+        """A text without secrets: for what is shown, but not by a log."""
         for secret in self._secrets:
             text = text.replace(secret, "<secret>")
         text = SIGNATURE.sub("<signature>", TOKEN.sub("<token>", text))

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from singer_sdk import typing as th
 
 from tap_mde_kbs import addresses
-from tap_mde_kbs.errors import AddressError, SettingsError
+from tap_mde_kbs.errors import AddressError, SettingsError, printable
 from tap_mde_kbs.given import Reader
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def read(
     Args:
         config: What config files give, or a program.
         schema: Of all settings, those of the SDK included.
-        warn: Takes a line for each setting that is given by an earlier name.
+        warn: Takes a line for each setting that is given by an earlier name, and for each variable that is of none.
         with_environment: Whether the environment and a `.env` in the working folder are read, too.
 
     Returns:
@@ -360,7 +360,18 @@ def read(
         FileError: There is a `.env`, and it can't be read.
     """
     reader = Reader(schema, exact=EXACT, spaced=SPACED, prefix=ENVIRONMENT_PREFIX, earlier=RENAMED)
-    return reader.read(_renamed({**config, **(reader.environment() if with_environment else {})}, warn))
+    variables, others = reader.environment() if with_environment else ({}, [])
+    for name in sorted(others):
+        if name != variable("loglevel") and not name.startswith(ENVIRONMENT_PREFIX + "_"):
+            warn(_ignored(name, schema))
+    return reader.read(_renamed({**config, **variables}, warn))
+
+
+def _ignored(name: str, schema: Mapping[str, Any]) -> str:
+    """What to say of a variable that is of no setting; an error it is not, since an environment is often shared."""
+    near = _nearest(name[len(ENVIRONMENT_PREFIX) :].lower(), schema)
+    advice = f"Did you mean {variable(near)}?" if near else "`tap-mde-kbs --about` lists the settings."
+    return f"The environment variable {printable(name, 80)} is of no setting, and ignored. {advice}"
 
 
 def _renamed(config: Mapping[str, Any], warn: Callable[[str], object]) -> dict[str, Any]:
@@ -487,9 +498,14 @@ def _misdirected(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unknown(key: str, schema: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key, schema["properties"], n=1)
-    advice = f"Did you mean {near[0]}?" if near else "`tap-mde-kbs --about` lists them."
+    near = _nearest(key, schema)
+    advice = f"Did you mean {near}?" if near else "`tap-mde-kbs --about` lists them."
     return f"There is no setting {key[:80]!r}. {advice}"
+
+
+def _nearest(key: str, schema: Mapping[str, Any]) -> str:
+    """The setting whose name is most like it; none where no one's is."""
+    return next(iter(difflib.get_close_matches(key, schema["properties"], n=1)), "")
 
 
 def _rule(error: Any) -> str:

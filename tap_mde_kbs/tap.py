@@ -61,12 +61,11 @@ class TapMdeKbs(Tap):
         """Check the settings before the SDK does: its messages quote the value refused, a secret perhaps."""
         settings_schema = self.config_jsonschema
         self.append_builtin_config(settings_schema)
-        given, unreadable = settings.read(
-            config or {}, settings_schema, self.logger.warning, with_environment=parse_env_config
-        )
+        self._notes: list[str] = []
+        given, unreadable = settings.read(config or {}, settings_schema, self._note, with_environment=parse_env_config)
         if kwargs.get("validate_config", True):
             settings.check(given, settings_schema, unreadable)
-        Redaction.of(str(given[name]) for name in settings.SECRETS if given.get(name))
+        self._redaction = Redaction.of(str(given[name]) for name in settings.SECRETS if given.get(name))
         self._is_ending = False
         self.bookmarks = State()
         self._messages = MessageWriter(
@@ -76,13 +75,21 @@ class TapMdeKbs(Tap):
         catalog = kwargs.pop("catalog", None)
         if isinstance(catalog, Mapping):
             kwargs["catalog"] = self._kept(catalog.to_dict() if isinstance(catalog, Catalog) else catalog, given)
-        super().__init__(config=given, message_writer=self._messages, **kwargs)
+        super().__init__(config=given, parse_env_config=parse_env_config, message_writer=self._messages, **kwargs)
+
+    def _note(self, line: str) -> None:
+        """Say what is odd about the settings and no error, at once: what fails next may come of it."""
+        self._notes.append(line)
+        self.logger.warning(line)
 
     def _kept(self, catalog: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         """A catalog as people edit it, as the tap can keep it."""
         streams = [*self._streams_of(config), *self._advisory_streams_of(config)]
         known = {stream.name for stream in (*STREAMS, *ADVISORY_STREAMS)}
         return catalogs.kept(catalog, {each.name: each.table for each in streams}, known, self.logger.warning)
+
+    _env_var_config: ClassVar[dict[str, Any]] = {}
+    """Nothing is left for the SDK to read: `settings.read` has."""
 
     # What a run is made of; each is made when first used, so that discovery needs no settings.
 
@@ -205,8 +212,10 @@ class TapMdeKbs(Tap):
     def examine(self) -> bool:
         """Check what a run needs, a line each on stdout; returns whether all is well."""
         doctor = Doctor(self.client, self.source, self._machine_page, self.runner.assessed, self.unlisted)
+        notes = (Line(ok=None, text=f"settings: {note}") for note in self._notes)
         feeds = (Line(ok, text) for ok, text in self.advisories.lines())
-        return report(chain(doctor.checks(), feeds), click.echo, sys.stdout.encoding)
+        lines = chain(notes, doctor.checks(), feeds)
+        return report(lines, lambda line: click.echo(self._redaction.blanked(line)), sys.stdout.encoding)
 
     def _check_permissions(self) -> None:
         """Fail before the first RECORD for a permission that the token is known to lack.

@@ -63,6 +63,33 @@ def test_a_missing_setting_is_the_first_that_fails(simulate: StartSimulator, tmp
     assert lines[0].startswith("✗ settings: Missing setting: client_secret.")
 
 
+def test_a_misspelt_variable_is_named_first_and_fails_nothing(simulate: StartSimulator, tmp_path: Path) -> None:
+    """In the log as well, which is all that a nightly run has."""
+    status, lines, log = examine(tmp_path, simulate(10), TAP_MDE_KBS_CLOUDD="dod")
+    said = "The environment variable TAP_MDE_KBS_CLOUDD is of no setting, and ignored. Did you mean TAP_MDE_KBS_CLOUD?"
+    assert (status, lines[0], lines[1][0]) == (0, f"? settings: {said}", "✓")
+    assert said in log
+
+
+def test_a_secret_that_the_server_repeats_is_not_shown(simulate: StartSimulator, tmp_path: Path) -> None:
+    simulator = simulate(10)
+    secret = str(simulator.config["client_secret"])
+    simulator.faults.add(Fault("long_error", path="*/token", text=f"No such secret: {secret}. ", size=100))
+    status, lines, log = examine(tmp_path, simulator)
+    assert (status, len(lines)) == (1, 2)
+    assert "No such secret: <secret>." in lines[1]
+    assert secret not in lines[1] + log
+
+
+@pytest.mark.parametrize("value", ["foo", "config.json", ""])
+def test_a_test_of_another_name_is_refused(simulate: StartSimulator, tmp_path: Path, value: str) -> None:
+    """The SDK's own connection test would be a run that stops at its first machine, and ends well."""
+    simulator = simulate(10)
+    done = run_command(tmp_path, "--config=ENV", f"--test={value}", environ=simulator.environment)
+    assert (done.status, done.stdout, simulator.calls) == (2, "", 0)
+    assert "--test is given alone, or as --test=schema" in done.stderr
+
+
 def test_a_wrong_secret_is_the_second(simulate: StartSimulator, tmp_path: Path) -> None:
     status, lines, _ = examine(tmp_path, simulate(10), TAP_MDE_KBS_CLIENT_SECRET="another-secret")  # noqa: S106 - a wrong one
     assert (status, [line[0] for line in lines]) == (1, ["✓", "✗"])

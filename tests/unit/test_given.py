@@ -131,10 +131,18 @@ def test_the_environment_goes_before_the_file_and_empty_is_not_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(line)
-    assert reader().environment({} if variable is None else {"TAP_X_TEXT": variable}) == expected
+    assert reader().environment({} if variable is None else {"TAP_X_TEXT": variable})[0] == expected
 
 
 def test_a_folder_named_dotenv_is_a_virtual_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").mkdir()
-    assert reader().environment({"TAP_X_TEXT": "a"}) == {"text": "a"}
+    assert reader().environment({"TAP_X_TEXT": "a"}) == ({"text": "a"}, [])
+
+
+def test_a_variable_of_no_setting_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, in whatever case; not one that is empty, nor another program's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("TAP_X_TEXTT=a\nTAP_Y_TEXT=a\nTAP_X_COUNTS\n")
+    given = {"TAP_X_TEXTT": "b", "Tap_X_Text": "c", "TAP_X_EMPTY": "", "PATH": "d", "TAP_X_TEXT": "e"}
+    assert reader().environment(given) == ({"text": "e"}, ["TAP_X_TEXTT", "Tap_X_Text"])

@@ -164,6 +164,34 @@ def test_an_old_variables_name_is_still_read(monkeypatch: pytest.MonkeyPatch, tm
     assert found == {"request_timeout_seconds": 20}
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("TAP_MDE_KBS_CLOUDD", "Did you mean TAP_MDE_KBS_CLOUD?"),
+        ("TAP_MDE_KBS_SECRET", "Did you mean TAP_MDE_KBS_CLIENT_SECRET?"),
+        ("tap_mde_kbs_cloud", "Did you mean TAP_MDE_KBS_CLOUD?"),
+        ("TAP_MDE_KBS_FOO", "`tap-mde-kbs --about` lists the settings."),
+    ],
+)
+def test_a_variable_of_no_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, advice: str) -> None:
+    """And its value is not."""
+    monkeypatch.setenv(name, "hush")
+    found, said = read_by_old_names(monkeypatch, {}, with_environment=True)
+    assert found == {}
+    assert said == [f"The environment variable {name} is of no setting, and ignored. {advice}"]
+
+
+@pytest.mark.parametrize("name", ["TAP_MDE_KBS_LOGLEVEL", "TAP_MDE_KBS__SELECT", "TAP_MDE_KBSX", "TAP_MDE_KBS_CLOUD"])
+def test_a_variable_of_meltano_or_the_sdk_is_not(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "dod")
+    assert read_by_old_names(monkeypatch, {}, with_environment=True)[1] == []
+
+
+def test_without_the_environment_no_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAP_MDE_KBS_CLOUDD", "dod")
+    assert read_by_old_names(monkeypatch, {})[1] == []
+
+
 def test_what_is_renamed_is_a_setting_by_its_new_name_alone() -> None:
     known = settings.SCHEMA["properties"]
     assert set(settings.RENAMED.values()) <= set(known)
