@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -278,3 +279,9 @@ def test_the_sign_in_may_fail_too(opened: Opened) -> None:
 
 def test_every_kind_is_said_what_it_is() -> None:
     assert all(kind.path and kind.help for kind in KINDS.values())
+
+
+def test_every_kind_is_struck_in_a_test() -> None:
+    """By name, which is as much as a search can see."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py"))
+    assert [kind for kind in KINDS if f'"{kind}"' not in tests] == []

@@ -153,6 +153,14 @@ class TestTheContract:
         assert "version" not in names  # target-postgres 0.8.1 crashes on ACTIVATE_VERSION for such a column
 
 
+def test_the_simulator_sends_what_is_read_and_no_more() -> None:
+    """A new column needs both."""
+    fleet = Fleet(machines=30, seed=1)
+    ids = fleet.listed()
+    assert {name for each in ids for name in fleet.machine(each)} == set(MACHINE)
+    assert {name for each in ids for kb in fleet.missing_kbs(each) for name in kb} == set(KB)
+
+
 def test_nested_names_are_snake_case_too() -> None:
     properties = MACHINES.schema["properties"]
     assert list(properties["ip_addresses"]["items"]["properties"]) == [
