@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn
 
 from mde_simulator.defender.odata import MAXIMUM
@@ -20,13 +21,13 @@ from mde_simulator.entra.managed import HOSTS
 from mde_simulator.exports.records import ExportShape
 from mde_simulator.faults.fault import KINDS, OPTIONS, Fault
 from mde_simulator.feeds.feeds import NAMES as FEED_NAMES
-from mde_simulator.fleet.fleet import Fleet
+from mde_simulator.fleet.fleet import START, Fleet
 from mde_simulator.simulator import AUTH_METHODS, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-MOST_MACHINES, LAST_PORT, LAST_NIGHT = 100_000, 65_535, 3_650
+MOST_MACHINES, LAST_PORT, LAST_NIGHT = 1_000_000, 65_535, 3_650
 MOST_RECORDS, MOST_FILES, MOST_NOISE = 10_000, 1_000, 10_000
 YEAR = 365 * 86_400.0
 MOST_ROWS = 10**6
@@ -51,6 +52,11 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def day(text: str) -> int:
+    """A day of the fleet, by its number; or the one that it is today, in UTC."""
+    return (datetime.now(timezone.utc).date() - START).days if text == "today" else whole(0, LAST_NIGHT)(text)
 
 
 def decimal(most: float) -> Callable[[str], float]:
@@ -103,8 +109,8 @@ def parser() -> Parser:
         help="how many machines are listed on the first day (default: 250)")  # fmt: skip
     add("--seed", type=int, default=0, metavar="S", help="the same seed gives the same fleet (default: 0)")
     add("--port", type=whole(0, LAST_PORT), default=0, metavar="P", help="where to listen (default: any free port)")
-    add("--night", "--day", type=whole(0, LAST_NIGHT), default=0, metavar="N",
-        help="show the fleet as it is after N days (default: 0)")  # fmt: skip
+    add("--night", "--day", type=day, default=0, metavar="N",
+        help=f"show the fleet as it is N days after {START}, or as it is today (default: 0)")  # fmt: skip
     add("--discovered", type=decimal(1), default=0.1, metavar="SHARE",
         help="the share of devices that are not onboarded, from 0 to 1 (default: 0.1)")  # fmt: skip
     add("--excluded", type=decimal(1), default=0.025, metavar="SHARE",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,13 @@ def test_night_faults_roles_and_page_size_can_be_chosen() -> None:
         assert command.get("/api/Software").status_code == 403
 
 
+def test_the_fleet_can_be_that_of_today() -> None:
+    """So that what is not seen for a week is not everything."""
+    with running("--machines", "30", "--silent", "0", "--day", "today") as command:
+        newest = max(each["lastSeen"] or "" for each in command.get("/api/machines").json()["value"])
+        assert abs((datetime.fromisoformat(newest[:10]).date() - datetime.now(timezone.utc).date()).days) <= 1
+
+
 def test_how_many_devices_are_excluded_or_silent_can_be_chosen() -> None:
     with running("--machines", "30", "--excluded", "1", "--silent", "0", "--discovered", "0") as command:
         machines = command.get("/api/machines").json()["value"]
@@ -153,7 +161,8 @@ def test_the_export_has_the_size_asked_for_and_a_quota_of_its_own() -> None:
     ("options", "word"),
     [
         (["--machines", "many"], "--machines"),
-        (["--machines", "100001"], "100000"),
+        (["--machines", "1000001"], "1000000"),
+        (["--day", "yesterday"], "--day"),
         (["--port", "-1"], "--port"),
         (["--latency", "slow"], "--latency"),
         (["--fault", "nonsense"], "nonsense"),
