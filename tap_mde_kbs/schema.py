@@ -346,7 +346,7 @@ MACHINES = Table(
     Field(
         "listing",
         INTEGER,
-        "Version of the listing; only grows. A machine below the newest `sweeps.listing` has left.",
+        "Version of the listing; only grows. A machine below the newest one that has arrived whole has left.",
         wire="",
     ),
 )

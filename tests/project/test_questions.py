@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import readme
-from tests.support.contract import missing_now
+from tests.support.contract import missing_now, present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,13 +26,20 @@ Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
 COLUMNS = {
-    "machines": "tenant text, id text, listed_at timestamp, listing bigint",
+    "machines": "tenant text, id text, listed_at timestamp, listing bigint, last_seen timestamp",
     "missing_kbs": (
         "tenant text, machine_id text, id text, name text, products_names text, url text, machine_missed_on bigint, "
         "cve_addressed bigint, os_build bigint, first_seen_at timestamp, checked_at timestamp, sweep bigint"
     ),
-    "missing_kbs_checks": "tenant text, machine_id text, sweep bigint, checked_at timestamp, outcome text",
-    "sweeps": "tenant text, sweep bigint, listing bigint, machines_listed bigint, is_believed boolean",
+    "missing_kbs_checks": (
+        "tenant text, machine_id text, sweep bigint, checked_at timestamp, outcome text, reason text"
+    ),
+    "sweeps": (
+        "tenant text, sweep bigint, listing bigint, machines_listed bigint, is_believed boolean, is_complete boolean, "
+        "source text, began_at timestamp, ended_at timestamp, verdict text, machines_asked bigint, "
+        "machines_answered bigint, machines_failed bigint, machines_not_found bigint, machines_not_in_export bigint, "
+        "machines_skipped bigint"
+    ),
 }
 TENANTS = ("contoso", "fabrikam")
 MACHINES = st.sampled_from("abc")
@@ -167,3 +174,35 @@ def test_what_is_missing_now_in_several_tenants(ask: Ask, both: tuple[Tables, Ta
     of_tenants = dict(zip(TENANTS, both, strict=True))
     told = [row for tenant, found in of_tenants.items() for row in truth(tenant, found)]
     assert keys(ask(of_tenants, readme.sql("missing now, several tenants"))) == keys(told)
+
+
+@FEW
+@given(found=tables())
+def test_who_is_unknown(ask: Ask, found: Tables) -> None:
+    """Each machine of the newest list once that gave no answer the last time it was asked, or was not asked at all."""
+    newest: dict[str, set[str]] = {}
+    for row in sorted(found["missing_kbs_checks"], key=lambda row: row["sweep"]):
+        at_once = [each for each in found["missing_kbs_checks"] if each["sweep"] == row["sweep"]]
+        newest[row["machine_id"]] = {each["outcome"] for each in at_once if each["machine_id"] == row["machine_id"]}
+    listed = [row for row in found["machines"] if row["listing"] is not None]
+    told = {row["machine_id"]: row["outcome"] for row in ask({"contoso": found}, readme.sql("unknown machines"))}
+    for machine_id in present(listed, found["sweeps"]):
+        outcomes = newest.get(machine_id, {"not asked yet"})
+        assert told.pop(machine_id, "answered") in outcomes
+    assert told == {}
+
+
+def test_the_newest_sweep_is_told_as_it_ended(ask: Ask) -> None:
+    """Though a target that appends has its row from the beginning, too."""
+    sweeps: list[Row] = [
+        {"sweep": 1, "is_complete": True, "machines_asked": 9, "is_believed": True},
+        {"sweep": 2, "is_complete": False, "machines_asked": 0},
+        {"sweep": 2, "is_complete": True, "machines_asked": 7, "is_believed": False},
+        {"sweep": 2, "is_complete": False, "machines_asked": 3},
+    ]
+    found: Tables = {"machines": [], "missing_kbs": [], "missing_kbs_checks": [], "sweeps": sweeps}
+    [row] = ask({"contoso": found}, readme.sql("newest sweep"))
+    assert (row["sweep"], row["is_complete"], row["is_believed"], row["machines_asked"]) == (2, True, False, 7)
+    sweeps.append({"sweep": 3, "is_complete": False, "machines_asked": 5})
+    [row] = ask({"contoso": found}, readme.sql("newest sweep"))
+    assert (row["sweep"], row["machines_asked"]) == (3, 5)
