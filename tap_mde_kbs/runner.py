@@ -161,6 +161,10 @@ class Runner:
         self._found = self._state.sweep
         self._state.settle(checks_are_written=checks_are_written)
 
+    def begin(self) -> None:
+        """Have the source begin while the machines are listed."""
+        self._source.begin(self._is_due)
+
     def list_machines(self, machines: Table) -> Iterator[dict[str, Any]]:
         """List the machines, their rows; when the last is written, activate them if the list is believed."""
         last = self._state.machines
@@ -269,6 +273,10 @@ class Runner:
         if self._sweep:
             self._write_sweep(self._sweep.bookmark)
         self._save()
+
+    def close(self) -> None:
+        """Give up what was begun for nothing."""
+        self._source.close()
 
     def finish(self) -> None:
         """Sum up, and decide the exit status.

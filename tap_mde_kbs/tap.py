@@ -196,6 +196,8 @@ class TapMdeKbs(Tap):
         try:
             self._check_permissions()
             self.runner.settle(checks_are_written=self.streams[MissingKbsChecks.name].selected)
+            if self._sweeps:
+                self.runner.begin()
             self.sync_all()
             self._messages.write_state()  # where batch files were written last, not even the SDK has
             self.advisories.read({name: each for name, each in self.streams.items() if isinstance(each, RowStream)})
@@ -208,6 +210,17 @@ class TapMdeKbs(Tap):
             hold_signals()
             self.runner.leave()
             raise
+        finally:
+            self.runner.close()
+
+    @property
+    def _sweeps(self) -> bool:
+        """Whether a stream is selected that a sweep writes."""
+        return any(
+            stream.selected
+            for name, stream in self.streams.items()
+            if name != Machines.name and isinstance(stream, DefenderStream)
+        )
 
     def examine(self) -> bool:
         """Check what a run needs, a line each on stdout; returns whether all is well."""
@@ -222,11 +235,7 @@ class TapMdeKbs(Tap):
 
         `meltano config test` passes at the first RECORD, and would never see it.
         """
-        asked = any(
-            stream.selected
-            for name, stream in self.streams.items()
-            if name != Machines.name and isinstance(stream, DefenderStream)
-        )
+        asked = self._sweeps
         if asked:
             self.source.check()
         if asked or self.streams[Machines.name].selected:

@@ -117,6 +117,12 @@ class MachineSource:
             return True, f"{count} for machine {printable(machine_id)}"
         return None, "HTTP 404 for the machines tried, as this API answers now and then"
 
+    def begin(self, is_due: Callable[[str], bool]) -> None:
+        """Do nothing: whom to ask is known when all are listed."""
+
+    def close(self) -> None:
+        """Do nothing: nothing was begun."""
+
     @contextlib.contextmanager
     def opened(
         self,

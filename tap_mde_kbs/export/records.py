@@ -17,6 +17,7 @@ import contextlib
 import json
 import re
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from operator import itemgetter
@@ -223,6 +224,8 @@ class Records:
         self._asked_at = 0
         self._passes = 1
         self._thread = ThreadPoolExecutor(1)
+        self._open = threading.Lock()
+        self._is_closed = False
         self._malformed = (duckdb.InvalidInputException, duckdb.ConversionException)
         self._no_memory = duckdb.OutOfMemoryException
         self._error = duckdb.Error
@@ -259,12 +262,24 @@ class Records:
         with self._explained():
             return self._number(_COUNT)
 
+    def interrupt(self) -> None:
+        """End the statement that another thread is in, which raises there; if it is in none, nothing happens."""
+        with self._open:
+            if not self._is_closed:
+                self._database.interrupt()
+
     def close(self) -> None:
         """Remove everything from disk."""
         with signals_held():  # DuckDB crashes when it is closed while the thread is in a query: that is waited for
+            with self._open:
+                self._is_closed = True
             self._thread.shutdown(cancel_futures=True)
             self._database.close()
-            self._temporary.cleanup()
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove everything from disk, whoever still uses it."""
+        self._temporary.cleanup()
 
     def load(self, path: Path, *, is_in_lines: bool = True) -> int:
         """Take all records of a file, or none: JSON objects, which may span lines, gzipped if the name says so.

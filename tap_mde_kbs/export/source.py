@@ -1,13 +1,14 @@
 """The export as a source that a sweep can ask: read to its end, checked and grouped on disk, before the first answer.
 
-Files or pages, the reader makes no difference here. Must not know sweeps, streams or STATE.
+It is read in a thread, beside the machine list, which takes as long. Files or pages, the reader makes no difference
+here. Must not know sweeps, streams or STATE.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tap_mde_kbs.errors import ApiError, SupersededError
 from tap_mde_kbs.export import calls
@@ -18,6 +19,7 @@ from tap_mde_kbs.export.pages import PageReader
 from tap_mde_kbs.export.records import Records, require_duckdb
 from tap_mde_kbs.progress import export_seconds
 from tap_mde_kbs.settings import EXPORT
+from tap_mde_kbs.sweep.pool import Threads
 
 if TYPE_CHECKING:
     import logging
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 
 EXPORTS = 3
 """How many exports are begun in a run: another one where the files of the one before are gone."""
+
+NEWEST = "newest"
+"""What the thread is asked for."""
+
+LONGEST_END = 5.0
+"""Seconds that the thread may take to end, when what it reads is wanted no more."""
 
 
 class Reader(Protocol):
@@ -57,6 +65,19 @@ class Reader(Protocol):
         """
 
 
+class Found(NamedTuple):
+    """An export that was read.
+
+    Attributes:
+        records: To be closed.
+        empty_files: How many of its files stayed empty.
+    """
+
+    made_at: str
+    records: Records
+    empty_files: int
+
+
 class ExportSource:
     """Answers out of an export.
 
@@ -75,6 +96,8 @@ class ExportSource:
         self._client = client
         self._unlisted = unlisted
         self._log = log
+        self._thread: Threads[Found | None] | None = None
+        self._records: Records | None = None
 
     def check(self) -> None:
         """Check that DuckDB is installed.
@@ -92,6 +115,36 @@ class ExportSource:
         """Check in a call or two that an export can be read."""
         return True, self._reader.probe()
 
+    def begin(self, is_due: Callable[[str], bool]) -> None:
+        """Read the newest export, if it is due, in a thread."""
+        self._begun(is_due)
+
+    def _begun(self, is_due: Callable[[str], bool]) -> Threads[Found | None]:
+        """The thread; it begins if it has not."""
+        if not self._thread:
+            _ = self._client.session  # made here: two threads would make one each
+            self._thread = Threads(lambda *_: self._newest(is_due), 1)
+            self._thread.submit(NEWEST)
+        return self._thread
+
+    def close(self) -> None:
+        """End the thread, and remove what it has read, unless that was opened."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        deadline = time.monotonic() + LONGEST_END
+        while not thread.close(timeout=0.1):
+            self._client.stop()
+            records = self._records
+            if records and time.monotonic() < deadline:
+                records.interrupt()
+            elif time.monotonic() > deadline:  # it waits for an answer: as a daemon, it ends with the process
+                if records:
+                    records.remove()
+                return
+        if self._records:
+            self._records.close()
+
     @contextlib.contextmanager
     def opened(
         self,
@@ -99,38 +152,44 @@ class ExportSource:
         idle: Callable[[], None],  # noqa: ARG002 - all answers are there when the first is asked for
     ) -> Iterator[Loaded | None]:
         """The newest export, wholly read; None if it is not due."""
-        export = self._reader.newest()
-        if not is_due(export.made_at):
+        try:
+            found = self._begun(is_due).result(NEWEST)
+        except BaseException:
+            self.close()
+            raise
+        self._thread = self._records = None
+        if not found:
             yield None
             return
+        with found.records:
+            yield Loaded(found.records, found.made_at, self._client.check_time, self._unlisted, found.empty_files)
+
+    def _newest(self, is_due: Callable[[str], bool]) -> Found | None:
+        """Read the newest export, or a newer one if it is gone meanwhile; None if it is not due."""
+        export = self._reader.newest()
+        if not is_due(export.made_at):
+            return None
         started = time.monotonic()
-        export, records, empty_files = self._read_newest(export)
-        with records:
-            seconds = time.monotonic() - started
-            self._log.info("Export of %s: %d records read in %d s.", export.made_at, records.count, seconds)
-            yield Loaded(records, export.made_at, self._client.check_time, self._unlisted, empty_files)
-
-    def _read_newest(self, export: Export) -> tuple[Export, Records, int]:
-        """Read an export, or a newer one if it is gone; the caller closes the records.
-
-        Returns:
-            The export, its records, and how many of its files stayed empty.
-        """
         for _ in range(EXPORTS):
             try:
-                return export, *self._read(export)
+                found = self._read(export)
             except SupersededError as error:
                 export = error.newer
                 self._log.warning("There is a newer export, of %s: starting over.", export.made_at)
+            else:
+                seconds = time.monotonic() - started
+                self._log.info("Export of %s: %d records read in %d s.", export.made_at, found.records.count, seconds)
+                return found
         msg = f"The files of {EXPORTS} exports were gone before they were read."
         raise ApiError(msg, "Run again; if that goes on, set missing_kbs_source to export_json.")
 
-    def _read(self, export: Export) -> tuple[Records, int]:
+    def _read(self, export: Export) -> Found:
         """Read an export; if that fails, nothing stays on disk."""
-        records = Records()
+        self._records = records = Records()
         try:
-            return records, self._reader.read(export, records)
+            return Found(export.made_at, records, self._reader.read(export, records))
         except BaseException:
+            self._records = None
             records.close()
             raise
 

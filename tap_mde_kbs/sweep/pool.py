@@ -106,6 +106,16 @@ class Source(Protocol):
             TapError: It does not.
         """
 
+    def begin(self, is_due: Callable[[str], bool]) -> None:
+        """Begin with what needs no machine, while they are listed; what goes wrong there is raised by `opened`.
+
+        Args:
+            is_due: As for `opened`.
+        """
+
+    def close(self) -> None:
+        """Give up what was begun and is not opened: the run ends."""
+
     def opened(self, is_due: Callable[[str], bool], idle: Callable[[], None]) -> AbstractContextManager[Answers | None]:
         """Make it ready to answer.
 
@@ -172,11 +182,14 @@ class Threads(Generic[T]):
             self._idle()
         return done()
 
-    def close(self, timeout: float = 1.0) -> None:
+    def close(self, timeout: float = 1.0) -> bool:
         """Let nobody wait any longer, and the threads end.
 
         A thread ends once the call that it is in returns. It is not waited for longer than
         `timeout` seconds altogether: it is a daemon, and does not keep the process alive.
+
+        Returns:
+            Whether all have ended.
         """
         with self._changed:
             self._closed = True
@@ -185,6 +198,7 @@ class Threads(Generic[T]):
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def __enter__(self) -> Threads[T]:
         return self

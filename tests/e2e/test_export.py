@@ -144,9 +144,7 @@ class TestTheTable:
         assert sum(entry.path.lower().endswith("bymachine") for entry in simulator.journal) == 3
         for stream in ("missing_kbs", "missing_kbs_checks", "kb_cves"):
             assert timeless(files, stream) == timeless(pages, stream)
-        listed_at = {row["listed_at"] for row in pages.rows["machines"].values()}
-        [checked_at] = {row["checked_at"] for row in pages.rows["missing_kbs_checks"].values()}
-        assert checked_at > max(listed_at)
+        assert len({row["checked_at"] for row in pages.rows["missing_kbs_checks"].values()}) == 1
 
     def test_next_links_may_name_any_host_and_ours_is_asked(self, simulate: StartSimulator, tmp_path: Path) -> None:
         """The token goes to no other; a link's query is what leads on."""
@@ -375,6 +373,74 @@ class TestBrokenOff:
             assert messages.status == status
             assert list((tmp_path / "tmp").iterdir()) == []
             simulator.faults.clear()
+
+
+class TestBesideTheList:
+    """The export is read while the machines are listed: whatever ends the listing ends that, and removes it."""
+
+    def test_files_are_fetched_before_the_list_ends(self, simulate: StartSimulator, tmp_path: Path) -> None:
+        simulator = simulate(60, faults=[Fault("slow", path="/api/machines", seconds=2.0)])
+        assert_true(loaded(take(tmp_path, simulator)), simulator)
+        paths = [entry.path for entry in simulator.journal]
+        last_page = max(number for number, path in enumerate(paths) if path == "/api/machines")
+        assert any(path.startswith("/tvm-export/") for path in paths[:last_page])
+
+    def test_machines_alone_need_no_export(self, simulate: StartSimulator, tmp_path: Path) -> None:
+        simulator = simulate(20)
+        assert take(tmp_path, simulator, catalog=selecting("machines")).status == 0
+        assert {entry.path for entry in simulator.journal if entry.path.startswith("/api/")} == {"/api/machines"}
+
+    @pytest.mark.parametrize("each", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+    @pytest.mark.parametrize("source", SOURCES)
+    @pytest.mark.parametrize("kind", ["", "export_late", "slow_page"])
+    def test_a_signal_while_listing_leaves_nothing_on_disk(
+        self, simulate: StartSimulator, tmp_path: Path, each: signal.Signals, source: str, kind: str
+    ) -> None:
+        """Whether the export is read by then, is waited for, or does not answer."""
+        faults = [Fault("slow", path="/api/machines", seconds=60.0)]
+        if kind == "export_late":
+            faults.append(Fault("export_late", times=100, each=True))
+        elif kind:
+            faults.append(Fault("slow", path=PAGE, after=1, seconds=60.0))
+        simulator = simulate(60, faults=faults, page_size=1_000)
+        (tmp_path / "tmp").mkdir()
+        environ = {"TMPDIR": str(tmp_path / "tmp")}
+        with started(tmp_path, simulator, environ=environ, missing_kbs_source=source) as run:
+            while not any("oftwareVulnerab" in entry.path for entry in simulator.journal):
+                time.sleep(0.01)
+            time.sleep(1.0)
+            run.send(each)
+            run.end()
+        assert run.process.returncode == 128 + each
+        assert "Traceback" not in run.stderr
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+    def test_a_list_that_is_refused_ends_it(self, simulate: StartSimulator, tmp_path: Path) -> None:
+        simulator = simulate(60, faults=[Fault("forbidden", path="/api/machines"), Fault("export_late", times=100)])
+        (tmp_path / "tmp").mkdir()
+        messages = take(tmp_path, simulator, environ={"TMPDIR": str(tmp_path / "tmp")})
+        assert messages.status == 1
+        assert "HTTP 403" in messages.stderr.splitlines()[-1]
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+    def test_a_list_that_is_out_of_time_ends_it(self, simulate: StartSimulator, tmp_path: Path) -> None:
+        simulator = simulate(60, faults=[Fault("slow", path="/api/machines", seconds=2.0)], page_size=10)
+        (tmp_path / "tmp").mkdir()
+        config = {"time_limit_minutes": 0.05}
+        messages = take(tmp_path, simulator, config=config, environ={"TMPDIR": str(tmp_path / "tmp")})
+        assert messages.status == 0, messages.stderr
+        assert "nothing was asked" in messages.stderr
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+    def test_what_is_wrong_with_the_export_is_said_when_all_machines_are_out(
+        self, simulate: StartSimulator, tmp_path: Path
+    ) -> None:
+        simulator = simulate(60, faults=[Fault("forbidden", path=LIST), Fault("slow", path="/api/machines", seconds=1)])
+        messages = take(tmp_path, simulator)
+        assert messages.status == 1
+        assert "HTTP 403" in messages.stderr.splitlines()[-1]
+        assert len(messages.records("machines")) == 60
+        assert len(messages.of("ACTIVATE_VERSION", "machines")) == 1
 
 
 class TestFaultsThatPass:

@@ -8,6 +8,8 @@ import stat
 import sys
 import tempfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -452,3 +454,22 @@ def test_what_lies_on_the_disk_is_this_users_alone_and_gone_at_the_end() -> None
         assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IRWXU
         assert [*folder.iterdir()]
     assert not folder.exists()
+
+
+def test_loading_can_be_ended_from_another_thread(tmp_path: Path) -> None:
+    """Whatever it is at; where nothing is loaded, or nothing is there any more, that does nothing."""
+    path = tmp_path / "large.json"
+    line = json.dumps(pascal(record("d", "KB1", "CVE-1"))) + "\n"
+    path.write_text(line * 500_000)
+    with Records() as records, ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(records.load, path)
+        while not loading.done():
+            records.interrupt()
+            time.sleep(0.001)
+        with pytest.raises(TapError, match="could not be grouped"):
+            loading.result()
+        records.interrupt()
+        path.write_text(line)
+        records.load(path)
+        assert records.count == 1
+    records.interrupt()
