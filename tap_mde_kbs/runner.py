@@ -144,6 +144,7 @@ class Runner:
         self._sweep: Sweep[Answer] | None = None
         self._tables: Tables | None = None
         self._answered = 0
+        self._sweeps_follow = False
         self._fault = ""
         self._saved_at = 0.0
 
@@ -152,18 +153,21 @@ class Runner:
         """Whether all machines were listed, so that a sweep can begin."""
         return self._listed is not None
 
-    def settle(self, *, checks_are_written: bool) -> None:
+    def settle(self, *, checks_are_written: bool, sweeps: bool) -> None:
         """Decide where to go on, before the first STATE: a target that loads streams apart takes that for what it has.
 
         Args:
             checks_are_written: `missing_kbs_checks` is selected, so that its bookmark tells how far it has come.
+            sweeps: Whether a sweep will follow the list.
         """
+        self._sweeps_follow = sweeps
         self._found = self._state.sweep
         self._state.settle(checks_are_written=checks_are_written)
 
-    def begin(self) -> None:
-        """Have the source begin while the machines are listed."""
-        self._source.begin(self._is_due)
+    def _begin(self) -> None:
+        """Have the source begin, since the list keeps one waiting: two that both compute gain nothing side by side."""
+        if self._sweeps_follow:
+            self._source.begin(self._is_due)
 
     def list_machines(self, machines: Table) -> Iterator[dict[str, Any]]:
         """List the machines, their rows; when the last is written, activate them if the list is believed."""
@@ -176,7 +180,7 @@ class Runner:
         in_scope: dict[str, dict[str, Any]] = {}
         try:
             for walks_left in reversed(range(WALKS)):
-                walk = Walk(self._page_at)
+                walk = Walk(self._page_at, self._begin)
                 for entry in walk:
                     if record := self._news(entry, listed):
                         record.update(bears)

@@ -195,9 +195,7 @@ class TapMdeKbs(Tap):
                 timer.start()
         try:
             self._check_permissions()
-            self.runner.settle(checks_are_written=self.streams[MissingKbsChecks.name].selected)
-            if self._sweeps:
-                self.runner.begin()
+            self.runner.settle(checks_are_written=self.streams[MissingKbsChecks.name].selected, sweeps=self._sweeps)
             self.sync_all()
             self._messages.write_state()  # where batch files were written last, not even the SDK has
             self.advisories.read({name: each for name, each in self.streams.items() if isinstance(each, RowStream)})

@@ -1,7 +1,7 @@
 """The export as a source that a sweep can ask: read to its end, checked and grouped on disk, before the first answer.
 
-It is read in a thread, beside the machine list, which takes as long. Files or pages, the reader makes no difference
-here. Must not know sweeps, streams or STATE.
+It is read in a thread: beside the machine list, where that keeps one waiting. Files or pages, the reader makes no
+difference here. Must not know sweeps, streams or STATE.
 """
 
 from __future__ import annotations
@@ -152,11 +152,13 @@ class ExportSource:
         idle: Callable[[], None],  # noqa: ARG002 - all answers are there when the first is asked for
     ) -> Iterator[Loaded | None]:
         """The newest export, wholly read; None if it is not due."""
+        thread = self._begun(is_due)
         try:
-            found = self._begun(is_due).result(NEWEST)
+            found = thread.result(NEWEST)
         except BaseException:
             self.close()
             raise
+        thread.close()
         self._thread = self._records = None
         if not found:
             yield None

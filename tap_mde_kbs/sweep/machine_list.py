@@ -47,13 +47,15 @@ class Walk:
 
     Args:
         page_at: The entries from that position on, at most as many as the API gives; empty past the end.
+        idle: Called now and then while a page is waited for, in the waiting thread.
 
     Attributes:
         moved: The list moved meanwhile: machines may have slipped through.
     """
 
-    def __init__(self, page_at: Callable[[int], list[dict[str, Any]]]) -> None:
+    def __init__(self, page_at: Callable[[int], list[dict[str, Any]]], idle: Callable[[], None] = lambda: None) -> None:
         self._page_at = page_at
+        self._idle = idle
         self.moved = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -62,7 +64,7 @@ class Walk:
         position = shared = back = pages_without_news = 0
         before: list[str] = []
         is_end = False
-        with Threads(lambda at, _: self._page_at(int(at)), 1) as pages:
+        with Threads(lambda at, _: self._page_at(int(at)), 1, self._idle) as pages:
             pages.submit(str(position))
             while not is_end:
                 page = pages.result(str(position))

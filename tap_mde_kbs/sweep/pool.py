@@ -107,7 +107,9 @@ class Source(Protocol):
         """
 
     def begin(self, is_due: Callable[[str], bool]) -> None:
-        """Begin with what needs no machine, while they are listed; what goes wrong there is raised by `opened`.
+        """Begin with what needs no machine, while they are listed, unless that has begun.
+
+        What goes wrong there is raised by `opened`.
 
         Args:
             is_due: As for `opened`.

@@ -376,7 +376,7 @@ class TestBrokenOff:
 
 
 class TestBesideTheList:
-    """The export is read while the machines are listed: whatever ends the listing ends that, and removes it."""
+    """The export is read while a list that is slow is waited for: what ends the listing ends that, and removes it."""
 
     def test_files_are_fetched_before_the_list_ends(self, simulate: StartSimulator, tmp_path: Path) -> None:
         simulator = simulate(60, faults=[Fault("slow", path="/api/machines", seconds=2.0)])
@@ -416,11 +416,15 @@ class TestBesideTheList:
         assert list((tmp_path / "tmp").iterdir()) == []
 
     def test_a_list_that_is_refused_ends_it(self, simulate: StartSimulator, tmp_path: Path) -> None:
-        simulator = simulate(60, faults=[Fault("forbidden", path="/api/machines"), Fault("export_late", times=100)])
+        slow = Fault("slow", path="/api/machines", seconds=3.0, times=1)
+        simulator = simulate(
+            60, faults=[slow, Fault("forbidden", path="/api/machines"), Fault("export_late", times=100)]
+        )
         (tmp_path / "tmp").mkdir()
         messages = take(tmp_path, simulator, environ={"TMPDIR": str(tmp_path / "tmp")})
         assert messages.status == 1
         assert "HTTP 403" in messages.stderr.splitlines()[-1]
+        assert any(entry.path.startswith("/tvm-export/") for entry in simulator.journal)
         assert list((tmp_path / "tmp").iterdir()) == []
 
     def test_a_list_that_is_out_of_time_ends_it(self, simulate: StartSimulator, tmp_path: Path) -> None:
@@ -435,7 +439,7 @@ class TestBesideTheList:
     def test_what_is_wrong_with_the_export_is_said_when_all_machines_are_out(
         self, simulate: StartSimulator, tmp_path: Path
     ) -> None:
-        simulator = simulate(60, faults=[Fault("forbidden", path=LIST), Fault("slow", path="/api/machines", seconds=1)])
+        simulator = simulate(60, faults=[Fault("forbidden", path=LIST), Fault("slow", path="/api/machines", seconds=2)])
         messages = take(tmp_path, simulator)
         assert messages.status == 1
         assert "HTTP 403" in messages.stderr.splitlines()[-1]
