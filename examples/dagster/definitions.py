@@ -11,8 +11,15 @@ from tenants import TENANTS
 
 HOURS = 36
 """A tenant is fresh whose last whole sweep ended within so many hours: as `dbt source freshness` has it."""
-TRANSFORM = str(Path(__file__).parents[2] / "transform")
+TRANSFORM = Path(__file__).parent / "../../transform"
 """The dbt project, unless DBT_PROJECT_DIR names another copy."""
+
+NIGHT = 24
+"""A run that ended longer ago was not last night's."""
+ENDED_LATELY = """
+SELECT tenant, tap_status, target_status, reason FROM provider.tenant_runs
+WHERE ended_at IS NULL OR ended_at > now() - make_interval(hours => %s)
+"""
 
 FRESH = """
 SELECT tenant FROM sweep_log WHERE is_complete AND is_believed IS NOT FALSE
@@ -38,9 +45,13 @@ def machines_and_missing_kbs(context: dg.AssetExecutionContext) -> dg.Materializ
 @dg.asset(deps=[machines_and_missing_kbs])
 def marts() -> None:
     """The marts over all tenants; one that failed last night is in them as it was before."""
-    environment = {"DBT_PROJECT_DIR": TRANSFORM, **os.environ}
+    environment = {"DBT_PROJECT_DIR": str(TRANSFORM.resolve()), **os.environ}
     environment.setdefault("DBT_PROFILES_DIR", environment["DBT_PROJECT_DIR"])
-    subprocess.run(["dbt", "build", "--vars", json.dumps({"mde_schema": [*TENANTS]})], env=environment, check=True)
+    command = ["dbt", "build", "--vars", json.dumps({"mde_schema": [*TENANTS]})]
+    if status := subprocess.run(command, env=environment, check=False).returncode:
+        # The checks are left out then.
+        told = f"dbt ended with {status}: its own lines are in this run's log."
+        raise dg.Failure(told, {"not_loaded": not_loaded()})
 
 
 @dg.asset_check(asset=marts)
@@ -54,13 +65,18 @@ def every_tenant_is_fresh() -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=marts)
 def every_tap_ended_well() -> dg.AssetCheckResult:
-    """Whether the last run of each tenant ended with exit status 0, of the tap and of the target."""
+    """Whether each tenant was loaded last night: tap and target ended with exit status 0."""
+    return named(not_loaded())
+
+
+def not_loaded() -> dict[str, str]:
+    """The tenants that were not, and why."""
     with night.warehouse() as connection:
-        rows = connection.execute("SELECT tenant, tap_status, target_status, reason FROM tenant_runs")
+        rows = connection.execute(ENDED_LATELY, [NIGHT])
         ended = {tenant: night.Ended(tap, target, reason) for tenant, tap, target, reason in rows}
-    never = night.Ended(-1, -1, "it has never run")
+    never = night.Ended(-1, -1, f"no run of it has ended for {NIGHT} hours")
     last = {name: ended.get(name, never) for name in TENANTS}
-    return named({name: each.reason for name, each in last.items() if not each.is_well})
+    return {name: each.reason for name, each in last.items() if not each.is_well}
 
 
 def named(tenants: dict[str, str]) -> dg.AssetCheckResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,18 +20,23 @@ from tenants import TENANTS, Tenant
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SCHEMA = "CREATE SCHEMA IF NOT EXISTS provider"
 TABLE = """
-CREATE TABLE IF NOT EXISTS tenant_runs (
+CREATE TABLE IF NOT EXISTS provider.tenant_runs (
     tenant text PRIMARY KEY, state jsonb, tap_status integer, target_status integer, reason text, ended_at timestamptz
 )
 """
 BEGUN = """
-INSERT INTO tenant_runs (tenant, reason) VALUES (%s, 'it has not ended')
+INSERT INTO provider.tenant_runs (tenant, reason) VALUES (%s, 'it has not ended')
 ON CONFLICT (tenant) DO UPDATE SET tap_status = NULL, target_status = NULL, reason = excluded.reason
 RETURNING state
 """
-LOADED = "UPDATE tenant_runs SET state = %s WHERE tenant = %s"
-ENDED = "UPDATE tenant_runs SET tap_status = %s, target_status = %s, reason = %s, ended_at = now() WHERE tenant = %s"
+LOADED = "UPDATE provider.tenant_runs SET state = %s WHERE tenant = %s"
+ENDED = """
+UPDATE provider.tenant_runs SET tap_status = %s, target_status = %s, reason = %s, ended_at = now() WHERE tenant = %s
+"""
+STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+"""How a tap ends that was told to."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,13 @@ class Ended:
 
     @property
     def is_worth_a_retry(self) -> bool:
-        """Whether the same again may end otherwise: the warehouse was away, or the tap was killed.
+        """Whether the same again may end otherwise: the warehouse was away, or one of the two was killed.
 
-        With an exit status of its own the tap has tried again whatever may pass, and says what somebody has to do.
+        With an exit status of its own the tap has tried again whatever may pass, and says what somebody has to do; but
+        for a target that went before it, which a signal may make it do with exit status 0.
         """
-        return self.target_status != 0 or self.tap_status < 0
+        was_left = self.tap_status == 1 and "closed the pipe" in self.reason
+        return self.target_status != 0 or self.tap_status < 0 or self.tap_status in STOPPED or was_left
 
 
 class LastLine(threading.Thread):
@@ -90,6 +98,7 @@ def warehouse() -> psycopg.Connection:
     )
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(1)")  # several runs may come to create it at once
+        connection.execute(SCHEMA)
         connection.execute(TABLE)
     return connection
 
