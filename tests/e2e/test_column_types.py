@@ -53,7 +53,9 @@ def kind_of(schema: Mapping[str, Any]) -> str:
     [kind] = {schema["type"]} if isinstance(schema["type"], str) else {*schema["type"]} - {"null"}
     if kind == "array":
         return f"list of {kind_of(schema['items'])}s"
-    return {"date-time": "time", "date": "day"}.get(schema.get("format"), {"string": "text"}.get(kind, kind))
+    if "format" in schema:
+        return {"date-time": "time", "date": "day"}[schema["format"]]
+    return {"string": "text"}.get(kind, kind)
 
 
 def by_the_docs(messages: Messages, target: str) -> Types:
