@@ -179,7 +179,7 @@ class Advice:
         impact = max((row.technical_impact.lower() for row in ssvc if row.technical_impact), default=None)
         return Cve(
             severity=max((rank for rank in exported if rank is not None), default=self._msrc_severity({cve_id})),
-            in_kev=kev is not None,
+            in_kev=kev is not None if self.kev else None,
             attacked=kev is not None or any(row.exploited for row in self.said if row.id == cve_id),
             automatable=automatable,
             impact=impact,

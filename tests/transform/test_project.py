@@ -160,6 +160,23 @@ def test_a_rule_book_that_there_is_none_of_fails_a_test(duckdb_warehouse: Wareho
     assert [str(result.status) for result in getattr(done.result, "results", [])] == ["fail"]
 
 
+def test_where_kev_was_never_read_no_date_is_made_of_not_being_in_it(duckdb_warehouse: Warehouse) -> None:
+    """CISA refuses many clouds' addresses: 60 days for what may be 14 or 3 would be a lie."""
+    fleet = RandomTenant(191, cves=True, advisories=True)
+    fleet.pass_nights(10)
+    whole = replace(fleet.tenant(), name="mde")
+    dated = "SELECT count(due_at) AS pairs FROM analytics.pair_deadlines WHERE rule_book = 'bod_26_04'"
+    counts = []
+    for advisories in (replace(whole.advisories, kev=None, ssvc=None), whole.advisories):
+        tenant = replace(whole, advisories=advisories)
+        duckdb_warehouse.load(tenant)
+        duckdb_warehouse.build_models()
+        assert_true(duckdb_warehouse, Truth([tenant], default_deadlines()))
+        counts += [row["pairs"] for row in duckdb_warehouse.query(dated)]
+    assert counts[0] == 0
+    assert counts[1] > 0
+
+
 def test_an_answer_that_was_replaced_after_a_kill_is_forgotten(duckdb_warehouse: Warehouse) -> None:
     """It was asked again in the same sweep, after dbt had seen the first answer; 1 was installed in between."""
     before = Tenant([listed(0)], [answer(0, "1", "2")], [missing(0, "1"), missing(0, "2")])
@@ -317,11 +334,13 @@ def test_a_build_that_broke_off_after_the_history_does_no_harm(
     assert_true(duckdb_warehouse, Truth([after], default_deadlines()))
 
 
-def test_a_newest_sweep_with_few_answers_is_a_warning(duckdb_warehouse: Warehouse) -> None:
-    """Of the newest of each tenant, not of those before."""
+def test_a_newest_sweep_with_few_answers_or_without_an_end_is_a_warning(duckdb_warehouse: Warehouse) -> None:
+    """Of the newest of each tenant, not of those before; one that broke off has asked those that answered, no more."""
     night = replace(judged(0, True), machines_asked=100, machines_answered=94)
-    for machines_answered, status in ((94, "warn"), (95, "pass")):
-        newest = replace(judged(1, True), machines_asked=100, machines_answered=machines_answered)
+    for machines_answered, is_complete, status in ((94, True, "warn"), (95, True, "pass"), (100, False, "warn")):
+        newest = replace(
+            judged(1, True), machines_asked=100, machines_answered=machines_answered, is_complete=is_complete
+        )
         duckdb_warehouse.load(Tenant(sweeps=[night, newest]))
         duckdb_warehouse.build_models()
         done = duckdb_warehouse.dbt("test", "--select", "newest_sweep_covers_the_fleet")

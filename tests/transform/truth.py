@@ -599,7 +599,7 @@ class Truth:
             before: int | None = None
             for sweep in sorted(tenant.sweeps or (), key=lambda sweep: sweep.sweep):
                 asked, answered = sweep.machines_asked, sweep.machines_answered
-                pairs = sweep.missing_pairs
+                pairs = sweep.missing_pairs if sweep.is_complete else None
                 rows[tenant.name, sweep.sweep] = {
                     **{name: value for name, value in asdict(sweep).items() if name != "sweep"},
                     "coverage_share": answered / asked if asked and answered is not None else None,

@@ -14,10 +14,11 @@ sweeps as (
 select
     tenant,
     sweep,
+    is_complete,
     machines_asked,
     machines_answered,
     coverage_share
 from sweeps
 where
     recency = 1
-    and coverage_share < 0.95
+    and (coverage_share < 0.95 or not is_complete)

@@ -28,6 +28,12 @@ kev as (
 
 ),
 
+kev_catalogue as (
+
+    select count(*) > 0 as is_read from kev
+
+),
+
 epss as (
 
     select * from {{ ref('stg_epss') }}
@@ -46,7 +52,7 @@ select
     coalesce(exported.severity_rank, msrc_cves.severity_rank) as severity_rank,
     coalesce(msrc_cves.is_exploited, false) or kev.cve_id is not null as is_attacked,
     coalesce(msrc_cves.is_disclosed, false) as is_disclosed,
-    kev.cve_id is not null as in_kev,
+    case when kev_catalogue.is_read then kev.cve_id is not null end as in_kev,
     kev.added_on as kev_added_on,
     kev.due_on as kev_due_on,
     coalesce(kev.is_ransomware, false) as is_ransomware,
@@ -56,6 +62,7 @@ select
     ssvc.technical_impact,
     ssvc.is_automatable is not null and ssvc.technical_impact is not null as is_assessed
 from cves
+cross join kev_catalogue
 left join exported on cves.cve_id = exported.cve_id
 left join msrc_cves on cves.cve_id = msrc_cves.cve_id
 left join kev on cves.cve_id = kev.cve_id

@@ -11,7 +11,9 @@ with_previous as (
     select
         *,
         lag(began_at) over (partition by tenant order by sweep) as previous_began_at,
-        lag(missing_pairs) over (partition by tenant order by sweep) as previous_missing_pairs
+        lag(case when is_complete then missing_pairs end) over (
+            partition by tenant order by sweep
+        ) as previous_missing_pairs
     from sweeps
 
 )
@@ -38,5 +40,5 @@ select
     cast(machines_answered as double precision) / nullif(machines_asked, 0) as coverage_share,
     24 * {{ days_passed('began_at', 'ended_at') }} as hours,
     {{ days_passed('previous_began_at', 'began_at') }} as days_since_previous,
-    missing_pairs - previous_missing_pairs as missing_pairs_change
+    case when is_complete then missing_pairs - previous_missing_pairs end as missing_pairs_change
 from with_previous
