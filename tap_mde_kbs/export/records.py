@@ -263,7 +263,7 @@ class Records:
             return self._number(_COUNT)
 
     def interrupt(self) -> None:
-        """End the statement that another thread is in, which raises there; if it is in none, nothing happens."""
+        """End the statement that another thread is in, or its next one: it raises there. For the end alone."""
         with self._open:
             if not self._is_closed:
                 self._database.interrupt()
