@@ -27,7 +27,7 @@ def run_commands(text: str, folder: Path, environ: Mapping[str, str] | None = No
     What it leaves running in the background ends with it.
     """
     done = subprocess.run(
-        ["bash", "-c", f"set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{text}"],  # noqa: S607 - whichever bash there is
+        ["bash", "-c", f"set -eu\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{text}"],  # noqa: S607 - whichever bash there is
         cwd=folder,
         env={**clean_environ(folder), "PATH": f"{TAP.parent}{os.pathsep}{os.environ['PATH']}", **(environ or {})},
         stdin=subprocess.DEVNULL,
